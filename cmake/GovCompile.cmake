@@ -1,0 +1,58 @@
+# Compiler settings of all our own code, and gov_library(): one folder of src/ as one library with its dependencies.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+
+add_compile_options(-Wall -Wextra -Wconversion -Wno-sign-conversion)
+if(GOV_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(GOV_SANITIZE)
+  add_compile_options(-fsanitize=${GOV_SANITIZE} -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${GOV_SANITIZE})
+  if(GOV_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=all)
+  endif()
+endif()
+
+# gov_library(<folder> SOURCES a.cc ... [DEPENDS other folders] [LINK external libraries])
+function(gov_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LINK" ${ARGN})
+  add_library(gov_${name} STATIC ${ARG_SOURCES})
+  target_include_directories(gov_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  list(TRANSFORM ARG_DEPENDS PREPEND gov_)
+  target_link_libraries(gov_${name} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_LINK})
+  set_property(GLOBAL APPEND PROPERTY GOV_LIBRARIES gov_${name})
+endfunction()
+
+# gov_test(<name> SOURCES a_test.cc ... LINK gov_text ...): one GoogleTest program, every TEST a ctest case.
+function(gov_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE GOV_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 900)
+endfunction()
+
+# gov_fuzz(<name> SOURCES fuzz_x.cc LINK gov_io ...): a libFuzzer target named fuzz_<name>.
+function(gov_fuzz name)
+  if(NOT GOV_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(fuzz_${name} ${ARG_SOURCES})
+  target_link_libraries(fuzz_${name} PRIVATE ${ARG_LINK})
+  target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+endfunction()

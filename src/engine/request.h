@@ -1,0 +1,71 @@
+#pragma once
+// What a client asks for and what it gets back.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace gov {
+
+struct GenerationOptions {
+  ops::SamplingParams sampling;              // temperature 0 = greedy
+  std::int64_t max_new_tokens = 256;         // at most; cut so that prompt + output fit the context
+  std::int64_t min_new_tokens = 0;           // eos ids are not drawn before
+  std::vector<std::string> stop;             // the text ends before the first of these
+  std::vector<std::int32_t> stop_tokens;     // besides the model's eos ids
+  bool ignore_eos = false;
+  int logprobs = -1;                         // -1 none; n >= 0: of the token drawn and the n (<= 20) likeliest
+  std::vector<ops::LogitBias> logit_bias;
+};
+
+struct TokenLogprob {
+  std::int32_t token;
+  float logprob;
+};
+
+// One token of one choice, as it is produced.
+struct TokenEvent {
+  int choice = 0;
+  std::int32_t token = 0;
+  std::string_view text;  // new text, whole UTF-8 characters only; held back while it could begin a stop string
+  float logprob = 0.f;    // with options.logprobs >= 0
+  std::span<const TokenLogprob> top_logprobs;
+};
+
+struct Request {
+  std::vector<std::int32_t> prompt;              // may hold config.image_token_id, one for each image, or none
+  std::vector<std::vector<float>> images;        // pixel_values [3, image_size, image_size] each, in order
+  GenerationOptions options;
+  int n = 1;                                     // independent choices; choice i uses stream i of the seed
+  std::function<void(const TokenEvent&)> on_token;  // optional; called between steps, in order per choice
+  const std::atomic<bool>* cancel = nullptr;     // optional; true ends the request within one step
+};
+
+enum class FinishReason { kStop, kLength, kCancelled };
+const char* finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled"
+
+struct Completion {
+  int choice = 0;
+  std::vector<std::int32_t> tokens;   // without the token that stopped it
+  std::string text;                   // decoded, special tokens left out, cut before a stop string
+  FinishReason finish_reason = FinishReason::kStop;
+  std::string stop_match;             // the stop string that ended it, if one did
+  std::int32_t stop_token = -1;       // the eos or stop token that ended it, if one did
+  std::vector<float> logprobs;                              // [tokens], with options.logprobs >= 0
+  std::vector<std::vector<TokenLogprob>> top_logprobs;      // [tokens][<= n]
+};
+
+struct RequestResult {
+  std::vector<Completion> choices;    // [n]
+  std::int64_t prompt_tokens = 0;     // image rows included
+  double first_token_seconds = 0;     // from submission
+  double total_seconds = 0;
+};
+
+}  // namespace gov

@@ -1,0 +1,60 @@
+#pragma once
+// Context: everything an op needs besides its tensors. One per thread of execution; it is passed, never global.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/cpu_info.h"
+#include "base/thread_pool.h"
+#include "tensor/tensor.h"
+
+namespace gov {
+
+// What the ops of a run have moved and computed, by their own formulas: the numbers behind GB/s and TFLOP/s.
+struct Counters {
+  double bytes = 0;  // weights, activations and cache read or written
+  double flops = 0;  // multiply and add counted as two
+  std::int64_t ops = 0;
+};
+
+// Scratch memory for the inside of one op. It grows to the largest request and is reused; views die at the next op.
+class Workspace {
+ public:
+  // Starts an op: all views handed out before become invalid.
+  void reset() { used_ = 0; }
+  // 64-byte aligned scratch; contents undefined. Several calls after one reset() give disjoint blocks.
+  template <class T>
+  T* take(std::int64_t count) {
+    return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+  // Makes sure that `bytes` are there without a further allocation.
+  void reserve(std::size_t bytes);
+  std::size_t capacity() const { return capacity_; }
+
+ private:
+  void* take_bytes(std::size_t bytes);
+  std::vector<Buffer> blocks_;  // the last is current; older ones live until the next reset
+  std::size_t capacity_ = 0;    // of the current block
+  std::size_t used_ = 0;
+};
+
+struct Context {
+  DeviceKind device = DeviceKind::kCpu;
+  ThreadPool* pool = nullptr;              // CPU: required
+  CpuIsa isa = cpu_info().best;            // CPU: kernels to use; lower it to test another path
+  Workspace workspace;
+  Counters counters;
+  const std::atomic<bool>* cancel = nullptr;  // when it becomes true the next op throws Error kCancelled
+  // Called with named intermediate results (hidden.N, router_logits.N, ...); empty in normal runs.
+  std::function<void(std::string_view name, const Tensor& value)> trace;
+
+  bool on_cuda() const { return device == DeviceKind::kCuda; }
+  // Start of every op: honours cancellation, resets the workspace, adds to the counters.
+  void begin_op(double bytes, double flops);
+};
+
+}  // namespace gov
