@@ -15,15 +15,22 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 
 add_compile_options(-Wall -Wextra -Wconversion -Wno-sign-conversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  add_compile_options(-Wno-restrict)  # a false alarm of GCC 12 on every "literal" + std::string (GCC bug 105329)
+endif()
 if(GOV_WERROR)
   add_compile_options(-Werror)
 endif()
 if(GOV_SANITIZE)
-  add_compile_options(-fsanitize=${GOV_SANITIZE} -fno-omit-frame-pointer -g)
+  add_compile_options(-fsanitize=${GOV_SANITIZE} -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${GOV_SANITIZE})
   if(GOV_SANITIZE MATCHES "undefined")
     add_compile_options(-fno-sanitize-recover=all)
   endif()
+endif()
+
+if(GOV_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)  # coverage counters in the library's code, which libFuzzer follows
 endif()
 
 # gov_library(<folder> SOURCES a.cc ... [DEPENDS other folders] [LINK external libraries])
@@ -46,7 +53,8 @@ function(gov_test name)
   gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 900)
 endfunction()
 
-# gov_fuzz(<name> SOURCES fuzz_x.cc LINK gov_io ...): a libFuzzer target named fuzz_<name>.
+# gov_fuzz(<name> SOURCES fuzz_x.cc LINK gov_io ...): a libFuzzer target named fuzz_<name>. Its ctest case runs the stored
+# corpus, tests/fuzz/corpus/<name>, then new inputs for GOV_FUZZ_SECONDS; what it finds is kept in the build folder.
 function(gov_fuzz name)
   if(NOT GOV_FUZZ)
     return()
@@ -55,4 +63,15 @@ function(gov_fuzz name)
   add_executable(fuzz_${name} ${ARG_SOURCES})
   target_link_libraries(fuzz_${name} PRIVATE ${ARG_LINK})
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  set(found ${PROJECT_BINARY_DIR}/corpus/${name})
+  file(MAKE_DIRECTORY ${found})
+  set(stored ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  if(NOT IS_DIRECTORY ${stored})
+    set(stored "")
+  endif()
+  math(EXPR limit "${GOV_FUZZ_SECONDS} + 600")
+  add_test(NAME fuzz_${name}
+           COMMAND fuzz_${name} -max_total_time=${GOV_FUZZ_SECONDS} -timeout=20 -rss_limit_mb=2048 -verbosity=1
+                   -print_final_stats=1 -artifact_prefix=${PROJECT_BINARY_DIR}/ ${found} ${stored})
+  set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT ${limit})
 endfunction()

@@ -16,8 +16,8 @@ namespace gov {
 struct GenerationOptions {
   ops::SamplingParams sampling;              // temperature 0 = greedy
   std::int64_t max_new_tokens = 256;         // at most; cut so that prompt + output fit the context
-  std::int64_t min_new_tokens = 0;           // eos ids are not drawn before
-  std::vector<std::string> stop;             // the text ends before the first of these
+  std::int64_t min_new_tokens = 0;           // eos ids and stop_tokens are not drawn, stop strings not sought, before
+  std::vector<std::string> stop;             // the text ends before the one that is complete first; UTF-8, <= 16 of 1..256 bytes
   std::vector<std::int32_t> stop_tokens;     // besides the model's eos ids
   bool ignore_eos = false;
   int logprobs = -1;                         // -1 none; n >= 0: of the token drawn and the n (<= 20) likeliest
@@ -29,7 +29,8 @@ struct TokenLogprob {
   float logprob;
 };
 
-// One token of one choice, as it is produced.
+// One token of one choice, as it is produced. The texts of a choice's events, joined, are its completion's text. If text was
+// still held back when an eos or stop token came, a last event brings it, with token -1 and no logprob.
 struct TokenEvent {
   int choice = 0;
   std::int32_t token = 0;
@@ -52,7 +53,7 @@ const char* finish_reason_name(FinishReason reason);  // "stop", "length", "canc
 
 struct Completion {
   int choice = 0;
-  std::vector<std::int32_t> tokens;   // without the token that stopped it
+  std::vector<std::int32_t> tokens;   // without the eos or stop token that ended it; with those of a stop string
   std::string text;                   // decoded, special tokens left out, cut before a stop string
   FinishReason finish_reason = FinishReason::kStop;
   std::string stop_match;             // the stop string that ended it, if one did

@@ -30,7 +30,8 @@ AtomicFile::~AtomicFile() {
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(std::move(other.path_)), part_(std::move(other.part_)), file_(std::move(other.file_)) {
-  other.part_.clear();  // a moved-from path is unspecified; an empty one tells the destructor that nothing is left to do
+  other.part_
+      .clear();  // a moved-from path is unspecified; an empty one tells the destructor that nothing is left to do
 }
 
 void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {

@@ -46,8 +46,7 @@ FileStamp regular_file_stamp(const FileDescriptor& file, const std::filesystem::
 void read_exactly(const FileDescriptor& file, std::uint64_t offset, std::span<std::byte> out,
                   const std::filesystem::path& path) {
   while (!out.empty()) {
-    const ssize_t got =
-        ::pread(file.get(), out.data(), std::min(out.size(), kMaxTransfer), static_cast<off_t>(offset));
+    const ssize_t got = ::pread(file.get(), out.data(), std::min(out.size(), kMaxTransfer), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail_errno("read", path, errno);
     if (got == 0) fail(ErrorCode::kIo, "{} ends at byte {}: it was cut while being read", path_text(path), offset);

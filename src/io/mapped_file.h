@@ -14,9 +14,10 @@ namespace gov {
 
 // A regular file mapped read-only. Move-only; the bytes keep their address when it is moved.
 //
-// A file that is replaced (renamed over) stays intact here, since the map holds the old one. A file that is cut in place
-// while mapped is different: touching bytes() beyond its new end raises SIGBUS, which no library can catch cleanly. Code
-// that wants an Error instead reads with read_at(); check_unchanged() tells after the fact whether the bytes were stable.
+// A file that is replaced (renamed over) stays intact here, since the map holds the old one. A file that is cut in
+// place while mapped is different: touching bytes() beyond its new end raises SIGBUS, which no library can catch
+// cleanly. Code that wants an Error instead reads with read_at(); check_unchanged() tells after the fact whether the
+// bytes were stable.
 class MappedFile {
  public:
   // Error kNotFound or kIo with the path; kInvalidArgument if it is not a regular file.

@@ -28,7 +28,7 @@ namespace gov {
 
 inline constexpr std::uint64_t kMaxSafetensorsHeader = 100'000'000;  // bytes, the reference's limit
 inline constexpr std::size_t kMaxSafetensorsTensors = 1'000'000;
-inline constexpr std::size_t kMaxSafetensorsMetadata = 65'536;       // pairs
+inline constexpr std::size_t kMaxSafetensorsMetadata = 65'536;  // pairs
 
 // The rule that a file breaks; offset() of the error says where in the file.
 enum class SafetensorsRule {
@@ -36,21 +36,21 @@ enum class SafetensorsRule {
   kHeaderTooLarge,   // N > kMaxSafetensorsHeader
   kHeaderTruncated,  // the file ends inside the header
   kHeaderNotUtf8,
-  kHeaderNotJson,    // breaks RFC 8259, does not start with '{', or is followed by anything but spaces
-  kDuplicateKey,     // two tensors, two metadata keys or two fields of an entry share a name
-  kBadMetadata,      // __metadata__ is not an object of strings, or has too many pairs
-  kBadEntry,         // an entry is not an object, lacks a field or has an unknown one
-  kBadDType,         // dtype is not a string or not a known type
-  kBadShape,         // shape is not a list of non-negative integers
-  kTooManyAxes,      // more than kMaxRank axes: valid in the format, but not supported here (Error kUnsupported)
-  kShapeOverflow,    // the extents or their product with the element size do not fit 63 bits
-  kBadOffsets,       // data_offsets is not [begin, end] with begin <= end
-  kSizeMismatch,     // end - begin is not what dtype and shape need
-  kDataTruncated,    // end lies beyond the file
-  kTooManyTensors,   // more than kMaxSafetensorsTensors
-  kHole,             // bytes before a tensor belong to no tensor
-  kOverlap,          // two tensors share bytes
-  kTrailingBytes,    // bytes after the last tensor
+  kHeaderNotJson,   // breaks RFC 8259, does not start with '{', or is followed by anything but spaces
+  kDuplicateKey,    // two tensors, two metadata keys or two fields of an entry share a name
+  kBadMetadata,     // __metadata__ is not an object of strings, or has too many pairs
+  kBadEntry,        // an entry is not an object, lacks a field or has an unknown one
+  kBadDType,        // dtype is not a string or not a known type
+  kBadShape,        // shape is not a list of non-negative integers
+  kTooManyAxes,     // more than kMaxRank axes: valid in the format, but not supported here (Error kUnsupported)
+  kShapeOverflow,   // the extents or their product with the element size do not fit 63 bits
+  kBadOffsets,      // data_offsets is not [begin, end] with begin <= end
+  kSizeMismatch,    // end - begin is not what dtype and shape need
+  kDataTruncated,   // end lies beyond the file
+  kTooManyTensors,  // more than kMaxSafetensorsTensors
+  kHole,            // bytes before a tensor belong to no tensor
+  kOverlap,         // two tensors share bytes
+  kTrailingBytes,   // bytes after the last tensor
 };
 
 const char* safetensors_rule_name(SafetensorsRule rule);  // "too_short", ...
@@ -68,14 +68,14 @@ class SafetensorsError : public Error {
 
 struct SafetensorsEntry {
   std::string name;
-  std::string_view stored_dtype;    // as in the file: "F8_E4M3"
-  std::optional<DType> dtype;       // empty if DType lacks the stored type; such an entry cannot become a Tensor
-  Shape shape;                      // in elements of the stored type
+  std::string_view stored_dtype;     // as in the file: "F8_E4M3"
+  std::optional<DType> dtype;        // empty if DType lacks the stored type; such an entry cannot become a Tensor
+  Shape shape;                       // in elements of the stored type
   std::uint64_t begin = 0, end = 0;  // offsets in the file
 
   std::uint64_t bytes() const { return end - begin; }
   // Whether the data lies on a multiple of its element size. The format does not promise it.
-  bool aligned() const { return !dtype || begin % dtype_size(*dtype) == 0; }
+  bool aligned() const { return !dtype || begin == end || begin % dtype_size(*dtype) == 0; }
 };
 
 // Validates the first 8 bytes (fewer if the file is shorter) and returns the header's length N.
@@ -133,18 +133,22 @@ struct TensorSpec {
   std::uint64_t bytes() const { return static_cast<std::uint64_t>(shape.elements()) * dtype_size(dtype); }
 };
 
+// Error kInvalidArgument: two tensors of one name, a name that is not UTF-8 or is "__metadata__", a negative or
+// overflowing shape, too many tensors. The writers call it first.
+void check_tensor_specs(std::span<const TensorSpec> tensors);
+
 // Writes one file, streaming. The file appears under its name when finish() has synced it, complete, or never.
 // The data starts on a multiple of 64 bytes (the header is padded with spaces) and is ordered by falling element size,
-// then by name, as the reference does, so every tensor is aligned; write() still takes the tensors in the caller's order.
+// then by name, as the reference does, so every tensor is aligned; write() still takes the tensors in the caller's
+// order.
 class SafetensorsWriter {
  public:
-  // Error kInvalidArgument: two tensors of one name, a name that is not UTF-8 or is "__metadata__", a negative or
-  // overflowing shape, a header beyond the format's limits.
+  // Error kInvalidArgument as check_tensor_specs, or if the header would exceed the format's limits.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
                     const std::map<std::string, std::string>& metadata = {});
 
-  // The next bytes of the tensors' data, in the order of the list given; a call may end anywhere, also inside an element.
-  // Error kInvalidArgument if there is more data than the list needs.
+  // The next bytes of the tensors' data, in the order of the list given; a call may end anywhere, also inside an
+  // element. Error kInvalidArgument if there is more data than the list needs.
   void write(std::span<const std::byte> bytes);
   // Error kInvalidArgument if data is missing.
   void finish();

@@ -13,7 +13,8 @@ SafetensorsFile SafetensorsFile::open(FileDescriptor descriptor, const std::file
   const std::uint64_t size = file.map_.bytes().size();
   try {
     std::array<std::byte, 8> start{};
-    const std::span<std::byte> prefix = std::span(start).first(static_cast<std::size_t>(std::min<std::uint64_t>(size, 8)));
+    const std::span<std::byte> prefix =
+        std::span(start).first(static_cast<std::size_t>(std::min<std::uint64_t>(size, 8)));
     file.map_.read_at(0, prefix);
     std::vector<std::byte> header(static_cast<std::size_t>(safetensors_header_bytes(prefix, size)));
     file.map_.read_at(start.size(), header);

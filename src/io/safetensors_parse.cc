@@ -1,7 +1,7 @@
 // The validator: one pass over the header that keeps 32 bytes per tensor, checks over these records, and only then a
 // second pass that builds the entries. It is written by hand, not on a JSON library, because memory and time must be
-// bounded by the header's size whatever it holds, and because every refusal names its rule and its byte. The grammar needs
-// no nesting beyond three levels, so there is no recursion.
+// bounded by the header's size whatever it holds, and because every refusal names its rule and its byte. The grammar
+// needs no nesting beyond three levels, so there is no recursion.
 
 #include <algorithm>
 #include <array>
@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/utf8.h"
+#include "io/json_string.h"
 #include "io/safetensors.h"
 
 namespace gov {
@@ -23,13 +24,27 @@ struct StoredType {
 };
 
 constexpr std::array<StoredType, 22> kStoredTypes = {{
-    {"BF16", 16, DType::kBF16}, {"F32", 32, DType::kF32},  {"F16", 16, DType::kF16},
-    {"U8", 8, DType::kU8},      {"BOOL", 8, DType::kBool}, {"I8", 8, DType::kI8},
-    {"I16", 16, DType::kI16},   {"I32", 32, DType::kI32},  {"I64", 64, DType::kI64},
-    {"F64", 64, DType::kF64},   {"U16", 16, {}},           {"U32", 32, {}},
-    {"U64", 64, {}},            {"F8_E4M3", 8, {}},        {"F8_E5M2", 8, {}},
-    {"F8_E8M0", 8, {}},         {"F8_E4M3FNUZ", 8, {}},    {"F8_E5M2FNUZ", 8, {}},
-    {"F4", 4, {}},              {"F6_E2M3", 6, {}},        {"F6_E3M2", 6, {}},
+    {"BF16", 16, DType::kBF16},
+    {"F32", 32, DType::kF32},
+    {"F16", 16, DType::kF16},
+    {"U8", 8, DType::kU8},
+    {"BOOL", 8, DType::kBool},
+    {"I8", 8, DType::kI8},
+    {"I16", 16, DType::kI16},
+    {"I32", 32, DType::kI32},
+    {"I64", 64, DType::kI64},
+    {"F64", 64, DType::kF64},
+    {"U16", 16, {}},
+    {"U32", 32, {}},
+    {"U64", 64, {}},
+    {"F8_E4M3", 8, {}},
+    {"F8_E5M2", 8, {}},
+    {"F8_E8M0", 8, {}},
+    {"F8_E4M3FNUZ", 8, {}},
+    {"F8_E5M2FNUZ", 8, {}},
+    {"F4", 4, {}},
+    {"F6_E2M3", 6, {}},
+    {"F6_E3M2", 6, {}},
     {"C64", 64, {}},
 }};
 
@@ -38,91 +53,6 @@ constexpr std::string_view kMetadataKey = "__metadata__";
 // The shortest possible entry, comma included: "":{"dtype":"U8","shape":[],"data_offsets":[0,1]},
 constexpr std::size_t kShortestEntry = 50;
 constexpr std::size_t kShortestPair = 6;  // "":"",
-
-// The bytes of a valid JSON string (without its quotes), escapes decoded, one at a time: comparing and hashing long names
-// needs no memory.
-class DecodedString {
- public:
-  explicit DecodedString(std::string_view raw) : raw_(raw) {}
-
-  // The next byte, or -1 at the end.
-  int next() {
-    if (used_ < pending_.size()) return static_cast<unsigned char>(pending_[used_++]);
-    if (raw_.empty()) return -1;
-    if (raw_[0] != '\\') return take();
-    raw_.remove_prefix(1);
-    const char escape = static_cast<char>(take());
-    switch (escape) {
-      case 'b': return '\b';
-      case 'f': return '\f';
-      case 'n': return '\n';
-      case 'r': return '\r';
-      case 't': return '\t';
-      case 'u': break;
-      default: return escape;  // quote, backslash, slash
-    }
-    char32_t c = hex4();
-    if (c >= 0xD800 && c < 0xDC00) {
-      raw_.remove_prefix(2);  // the scanner has checked that the low half follows
-      c = 0x10000 + ((c - 0xD800) << 10) + (hex4() - 0xDC00);
-    }
-    pending_.clear();
-    utf8_append(pending_, c);
-    used_ = 1;
-    return static_cast<unsigned char>(pending_[0]);
-  }
-
- private:
-  int take() {
-    const int byte = static_cast<unsigned char>(raw_[0]);
-    raw_.remove_prefix(1);
-    return byte;
-  }
-  char32_t hex4() {
-    char32_t value = 0;
-    for (int i = 0; i < 4; ++i) {
-      const int c = take();
-      value = value * 16 + static_cast<char32_t>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-    }
-    return value;
-  }
-
-  std::string_view raw_;
-  std::string pending_;  // at most 4 bytes, so never on the heap
-  std::size_t used_ = 0;
-};
-
-bool has_escape(std::string_view raw) { return raw.find('\\') != std::string_view::npos; }
-
-int compare_decoded(std::string_view a, std::string_view b) {
-  if (!has_escape(a) && !has_escape(b)) return a.compare(b);
-  DecodedString left(a), right(b);
-  for (;;) {
-    const int x = left.next(), y = right.next();
-    if (x != y) return x - y;
-    if (x < 0) return 0;
-  }
-}
-
-std::uint64_t hash_decoded(std::string_view raw) {  // FNV-1a
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  const auto mix = [&](int byte) { hash = (hash ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3u; };
-  if (!has_escape(raw)) {
-    for (const char c : raw) mix(static_cast<unsigned char>(c));
-  } else {
-    DecodedString bytes(raw);
-    for (int byte = bytes.next(); byte >= 0; byte = bytes.next()) mix(byte);
-  }
-  return hash;
-}
-
-std::string decode(std::string_view raw) {
-  if (!has_escape(raw)) return std::string(raw);
-  std::string text;
-  DecodedString bytes(raw);
-  for (int byte = bytes.next(); byte >= 0; byte = bytes.next()) text += static_cast<char>(byte);
-  return text;
-}
 
 // Where a key stands in the header, and its hash.
 struct Key {
@@ -180,7 +110,8 @@ class HeaderScanner {
 
   std::size_t position_of(std::string_view part) const { return static_cast<std::size_t>(part.data() - text_.data()); }
   Key key_at(std::string_view raw) const {
-    return {hash_decoded(raw), static_cast<std::uint32_t>(position_of(raw)), static_cast<std::uint32_t>(raw.size())};
+    return {hash_json_string(raw), static_cast<std::uint32_t>(position_of(raw)),
+            static_cast<std::uint32_t>(raw.size())};
   }
   std::string_view raw(const Key& key) const { return text_.substr(key.begin, key.length); }
   std::string shown(std::string_view raw) const { return printable(raw.substr(0, 200)); }
@@ -195,14 +126,15 @@ class HeaderScanner {
 template <class... Args>
 void HeaderScanner::fault(Rule rule, std::uint64_t header_offset, fmt::format_string<Args...> format, Args&&... args) {
   const std::uint64_t offset = kPrefixBytes + header_offset;
-  throw SafetensorsError(rule, offset,
-                         fmt::format("safetensors: {} (at byte {}, rule {})",
-                                     fmt::format(format, std::forward<Args>(args)...), offset,
-                                     safetensors_rule_name(rule)));
+  throw SafetensorsError(
+      rule, offset,
+      fmt::format("safetensors: {} (at byte {}, rule {})", fmt::format(format, std::forward<Args>(args)...), offset,
+                  safetensors_rule_name(rule)));
 }
 
 void HeaderScanner::skip_space() {
-  while (pos_ < text_.size() && (text_[pos_] == ' ' || text_[pos_] == '\n' || text_[pos_] == '\t' || text_[pos_] == '\r')) {
+  while (pos_ < text_.size() &&
+         (text_[pos_] == ' ' || text_[pos_] == '\n' || text_[pos_] == '\t' || text_[pos_] == '\r')) {
     ++pos_;
   }
 }
@@ -268,7 +200,8 @@ char32_t HeaderScanner::scan_hex4() {
   for (int i = 0; i < 4; ++i, ++pos_) {
     const char c = peek();
     const bool digit = c >= '0' && c <= '9', letter = (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-    if (!digit && !letter) fault(Rule::kHeaderNotJson, pos_, "the header is not JSON: expected four hexadecimal digits");
+    if (!digit && !letter)
+      fault(Rule::kHeaderNotJson, pos_, "the header is not JSON: expected four hexadecimal digits");
     value = value * 16 + static_cast<char32_t>(digit ? c - '0' : (c | 0x20) - 'a' + 10);
   }
   return value;
@@ -280,7 +213,8 @@ std::uint64_t HeaderScanner::scan_integer(Rule rule, Rule overflow, std::string_
   if (!digit()) wrong_value(rule, what);
   CheckedSize value = 0;
   while (digit()) value = value * 10 + static_cast<std::uint64_t>(text_[pos_++] - '0');
-  if (text_[at] == '0' && pos_ > at + 1) fault(Rule::kHeaderNotJson, at, "the header is not JSON: a number starts with 0");
+  if (text_[at] == '0' && pos_ > at + 1)
+    fault(Rule::kHeaderNotJson, at, "the header is not JSON: a number starts with 0");
   if (peek() == '.' || peek() == 'e' || peek() == 'E') fault(rule, at, "expected {}", what);
   if (!value.valid()) fault(overflow, at, "{} does not fit 64 bits", what);
   return *value.value();
@@ -306,17 +240,17 @@ void HeaderScanner::scan_members() {
     return;
   }
   do {
-    const std::size_t key_at_offset = pos_;
+    const std::size_t key_offset = pos_;
     const std::string_view key = scan_string();
     expect(':');
-    if (compare_decoded(key, kMetadataKey) == 0) {
-      if (metadata_at_) fault(Rule::kDuplicateKey, key_at_offset, "{} is there twice", kMetadataKey);
+    if (compare_json_strings(key, kMetadataKey) == 0) {
+      if (metadata_at_) fault(Rule::kDuplicateKey, key_offset, "{} is there twice", kMetadataKey);
       metadata_at_ = pos_;
       scan_metadata(nullptr);
       continue;
     }
     if (records_.size() == kMaxSafetensorsTensors) {
-      fault(Rule::kTooManyTensors, key_at_offset, "more than {} tensors", kMaxSafetensorsTensors);
+      fault(Rule::kTooManyTensors, key_offset, "more than {} tensors", kMaxSafetensorsTensors);
     }
     const Fields fields = scan_entry(key);
     records_.push_back({fields.begin, fields.end, key_at(key)});
@@ -342,7 +276,7 @@ void HeaderScanner::scan_metadata(std::map<std::string, std::string>* out) {
     expect(':');
     if (peek() != '"') wrong_value(Rule::kBadMetadata, "a string as value in __metadata__");
     const std::string_view value = scan_string();
-    if (out) out->emplace(decode(key), decode(value));
+    if (out) out->emplace(decode_json_string(key), decode_json_string(value));
   } while (more('}'));
   check_duplicates(keys, [](const Key& key) { return key; });
 }
@@ -369,7 +303,8 @@ Fields HeaderScanner::scan_entry(std::string_view key) {
 
 void HeaderScanner::scan_field(std::string_view name, Fields& fields, unsigned& seen, std::string_view key) {
   constexpr std::array<std::string_view, 3> kNames = {"dtype", "shape", "data_offsets"};
-  const auto known = std::find_if(kNames.begin(), kNames.end(), [&](auto n) { return compare_decoded(name, n) == 0; });
+  const auto known =
+      std::find_if(kNames.begin(), kNames.end(), [&](auto n) { return compare_json_strings(name, n) == 0; });
   if (known == kNames.end()) {
     fault(Rule::kBadEntry, position_of(name), "tensor '{}' has the unknown field '{}'", shown(key), shown(name));
   }
@@ -388,7 +323,7 @@ void HeaderScanner::scan_dtype(Fields& fields, std::string_view key) {
   if (peek() != '"') wrong_value(Rule::kBadDType, "a string as dtype");
   const std::string_view text = scan_string();
   for (const StoredType& type : kStoredTypes) {
-    if (compare_decoded(text, type.name) == 0) fields.type = &type;
+    if (compare_json_strings(text, type.name) == 0) fields.type = &type;
   }
   if (!fields.type) fault(Rule::kBadDType, at, "tensor '{}' has the unknown dtype '{}'", shown(key), shown(text));
 }
@@ -404,8 +339,10 @@ void HeaderScanner::scan_shape(Fields& fields, std::string_view key) {
   do {
     const std::size_t at = pos_;
     const std::uint64_t extent = scan_integer(Rule::kBadShape, Rule::kShapeOverflow, "a non-negative extent");
-    if (fields.rank == kMaxRank) fault(Rule::kTooManyAxes, at, "tensor '{}' has more than {} axes", shown(key), kMaxRank);
-    if (extent > INT64_MAX) fault(Rule::kShapeOverflow, at, "tensor '{}': the extent {} is too large", shown(key), extent);
+    if (fields.rank == kMaxRank)
+      fault(Rule::kTooManyAxes, at, "tensor '{}' has more than {} axes", shown(key), kMaxRank);
+    if (extent > INT64_MAX)
+      fault(Rule::kShapeOverflow, at, "tensor '{}': the extent {} is too large", shown(key), extent);
     fields.extents[fields.rank++] = static_cast<std::int64_t>(extent);
   } while (more(']'));
 }
@@ -453,8 +390,8 @@ void HeaderScanner::check_sizes(const Fields& fields, std::size_t entry_at, std:
           needed_bits, given);
   }
   if (fields.end > data_bytes_) {
-    fault(Rule::kDataTruncated, entry_at, "tensor '{}' ends at data byte {} but the file holds {}", shown(key), fields.end,
-          data_bytes_);
+    fault(Rule::kDataTruncated, entry_at, "tensor '{}' ends at data byte {} but the file holds {}", shown(key),
+          fields.end, data_bytes_);
   }
 }
 
@@ -464,12 +401,12 @@ void HeaderScanner::check_duplicates(std::vector<T>& items, Projection key_of) {
   std::sort(items.begin(), items.end(), [&](const T& x, const T& y) {
     const Key a = key_of(x), b = key_of(y);
     if (a.hash != b.hash) return a.hash < b.hash;
-    const int order = compare_decoded(raw(a), raw(b));
+    const int order = compare_json_strings(raw(a), raw(b));
     return order != 0 ? order < 0 : a.begin < b.begin;
   });
   for (std::size_t i = 1; i < items.size(); ++i) {
     const Key a = key_of(items[i - 1]), b = key_of(items[i]);
-    if (a.hash == b.hash && compare_decoded(raw(a), raw(b)) == 0) {
+    if (a.hash == b.hash && compare_json_strings(raw(a), raw(b)) == 0) {
       fault(Rule::kDuplicateKey, b.begin, "the name '{}' is there twice", shown(raw(b)));
     }
   }
@@ -507,9 +444,9 @@ std::vector<SafetensorsEntry> HeaderScanner::build_entries() {
     pos_ = record.key.begin + record.key.length + 1;  // after the closing quote
     expect(':');
     const Fields fields = scan_entry(key);
-    entries.push_back({decode(key), fields.type->name, fields.type->dtype,
-                       Shape(std::span<const std::int64_t>(fields.extents.data(), fields.rank)),
-                       data_at + fields.begin, data_at + fields.end});
+    entries.push_back({decode_json_string(key), fields.type->name, fields.type->dtype,
+                       Shape(std::span<const std::int64_t>(fields.extents.data(), fields.rank)), data_at + fields.begin,
+                       data_at + fields.end});
   }
   return entries;
 }
@@ -576,15 +513,17 @@ SafetensorsError::SafetensorsError(SafetensorsRule rule, std::uint64_t offset, c
 
 std::uint64_t safetensors_header_bytes(std::span<const std::byte> start, std::uint64_t file_bytes) {
   if (start.size() < kPrefixBytes || file_bytes < kPrefixBytes) {
-    throw SafetensorsError(Rule::kTooShort, file_bytes,
-                           fmt::format("safetensors: {} bytes are too few for a header length (rule too_short)", file_bytes));
+    throw SafetensorsError(
+        Rule::kTooShort, file_bytes,
+        fmt::format("safetensors: {} bytes are too few for a header length (rule too_short)", file_bytes));
   }
   std::uint64_t header_bytes = 0;
   for (std::size_t i = 0; i < kPrefixBytes; ++i) header_bytes |= std::to_integer<std::uint64_t>(start[i]) << (8 * i);
   if (header_bytes > kMaxSafetensorsHeader) {
-    throw SafetensorsError(Rule::kHeaderTooLarge, 0,
-                           fmt::format("safetensors: a header of {} bytes is beyond the limit of {} (rule header_too_large)",
-                                       header_bytes, kMaxSafetensorsHeader));
+    throw SafetensorsError(
+        Rule::kHeaderTooLarge, 0,
+        fmt::format("safetensors: a header of {} bytes is beyond the limit of {} (rule header_too_large)", header_bytes,
+                    kMaxSafetensorsHeader));
   }
   if (header_bytes > file_bytes - kPrefixBytes) {
     throw SafetensorsError(Rule::kHeaderTruncated, file_bytes,
@@ -601,9 +540,9 @@ std::vector<SafetensorsEntry> parse_safetensors_header(std::span<const std::byte
   const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
   const std::size_t invalid = find_invalid_utf8(text);
   if (invalid != std::string_view::npos) {
-    throw SafetensorsError(Rule::kHeaderNotUtf8, kPrefixBytes + invalid,
-                           fmt::format("safetensors: the header is not UTF-8 at byte {} (rule header_not_utf8)",
-                                       kPrefixBytes + invalid));
+    throw SafetensorsError(
+        Rule::kHeaderNotUtf8, kPrefixBytes + invalid,
+        fmt::format("safetensors: the header is not UTF-8 at byte {} (rule header_not_utf8)", kPrefixBytes + invalid));
   }
   HeaderScanner scanner(text, file_bytes - kPrefixBytes - header.size());
   scanner.validate();
@@ -614,8 +553,10 @@ std::vector<SafetensorsEntry> parse_safetensors_header(std::span<const std::byte
 
 std::vector<SafetensorsEntry> parse_safetensors(std::span<const std::byte> file,
                                                 std::map<std::string, std::string>* metadata) {
-  const std::uint64_t header_bytes = safetensors_header_bytes(file.first(std::min(file.size(), kPrefixBytes)), file.size());
-  return parse_safetensors_header(file.subspan(kPrefixBytes, static_cast<std::size_t>(header_bytes)), file.size(), metadata);
+  const std::uint64_t header_bytes =
+      safetensors_header_bytes(file.first(std::min(file.size(), kPrefixBytes)), file.size());
+  return parse_safetensors_header(file.subspan(kPrefixBytes, static_cast<std::size_t>(header_bytes)), file.size(),
+                                  metadata);
 }
 
 std::string_view safetensors_dtype_name(DType dtype) {

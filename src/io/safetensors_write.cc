@@ -24,23 +24,9 @@ void check_spec(const TensorSpec& tensor) {
     else if (extent > 0) bits *= static_cast<std::uint64_t>(extent);
   }
   if (!bits.valid() || *bits.value() > INT64_MAX) {
-    fail(ErrorCode::kInvalidArgument, "tensor '{}' cannot have the shape {}", printable(tensor.name), tensor.shape.str());
+    fail(ErrorCode::kInvalidArgument, "tensor '{}' cannot have the shape {}", printable(tensor.name),
+         tensor.shape.str());
   }
-}
-
-void check_names(const std::vector<TensorSpec>& tensors) {
-  if (tensors.size() > kMaxSafetensorsTensors) {
-    fail(ErrorCode::kInvalidArgument, "{} tensors are more than the limit of {}", tensors.size(), kMaxSafetensorsTensors);
-  }
-  std::vector<std::string_view> names;
-  names.reserve(tensors.size());
-  for (const TensorSpec& tensor : tensors) {
-    check_spec(tensor);
-    names.push_back(tensor.name);
-  }
-  std::sort(names.begin(), names.end());
-  const auto twice = std::adjacent_find(names.begin(), names.end());
-  if (twice != names.end()) fail(ErrorCode::kInvalidArgument, "tensor '{}' is listed twice", printable(*twice));
 }
 
 std::vector<std::size_t> data_order(const std::vector<TensorSpec>& tensors) {
@@ -68,10 +54,26 @@ void write_metadata(JsonWriter& json, const std::map<std::string, std::string>& 
 
 }  // namespace
 
+void check_tensor_specs(std::span<const TensorSpec> tensors) {
+  if (tensors.size() > kMaxSafetensorsTensors) {
+    fail(ErrorCode::kInvalidArgument, "{} tensors are more than the limit of {}", tensors.size(),
+         kMaxSafetensorsTensors);
+  }
+  std::vector<std::string_view> names;
+  names.reserve(tensors.size());
+  for (const TensorSpec& tensor : tensors) {
+    check_spec(tensor);
+    names.push_back(tensor.name);
+  }
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end()) fail(ErrorCode::kInvalidArgument, "tensor '{}' is listed twice", printable(*twice));
+}
+
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
                                      const std::map<std::string, std::string>& metadata)
     : file_(path), tensors_(std::move(tensors)), begins_(tensors_.size()) {
-  check_names(tensors_);
+  check_tensor_specs(tensors_);
   JsonWriter json;
   json.begin_object();
   write_metadata(json, metadata);
@@ -83,7 +85,11 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
     if (!data_bytes.valid() || *data_bytes.value() > INT64_MAX / 2) {
       fail(ErrorCode::kInvalidArgument, "the tensors are too large together");
     }
-    json.key(tensor.name).begin_object().field("dtype", safetensors_dtype_name(tensor.dtype)).key("shape").begin_array();
+    json.key(tensor.name)
+        .begin_object()
+        .field("dtype", safetensors_dtype_name(tensor.dtype))
+        .key("shape")
+        .begin_array();
     for (const std::int64_t extent : tensor.shape.extents()) json.value(extent);
     json.end_array().key("data_offsets").begin_array().value(begins_[index]).value(*data_bytes.value()).end_array();
     json.end_object();
@@ -108,7 +114,8 @@ void SafetensorsWriter::write(std::span<const std::byte> bytes) {
     }
     if (bytes.empty()) return;
     if (current_ == tensors_.size()) {
-      fail(ErrorCode::kInvalidArgument, "{}: {} bytes more than the tensors need", path_text(file_.path()), bytes.size());
+      fail(ErrorCode::kInvalidArgument, "{}: {} bytes more than the tensors need", path_text(file_.path()),
+           bytes.size());
     }
     const std::uint64_t count = std::min<std::uint64_t>(bytes.size(), tensors_[current_].bytes() - written_);
     file_.write_at(begins_[current_] + written_, bytes.first(static_cast<std::size_t>(count)));

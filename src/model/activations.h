@@ -27,6 +27,9 @@ struct Activations {
   Activations(const Activations&) = delete;
   // Bytes that the constructor will allocate for these sizes.
   static std::uint64_t bytes(const Config& config, std::int64_t max_rows, std::int64_t max_logits_rows);
+
+ private:
+  Activations() = default;  // planned, not allocated
 };
 
 // Of the image encoder, for up to N images at once; P = vit_tokens.
@@ -44,6 +47,9 @@ struct VisionActivations {
   VisionActivations(const Config& config, std::int64_t max_images);
   VisionActivations(const VisionActivations&) = delete;
   static std::uint64_t bytes(const Config& config, std::int64_t max_images);
+
+ private:
+  VisionActivations() = default;  // planned, not allocated
 };
 
 }  // namespace gov

@@ -1,0 +1,233 @@
+// gpt-oss-vision debug forward: drives the model directly, all rows of all sequences in one packed batch, and writes
+// what passes its trace points.
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "cli/debug.h"
+#include "io/safetensors.h"
+#include "model/losses.h"
+
+namespace gov::cli {
+namespace {
+
+struct Inputs {
+  std::int64_t batch = 0, text = 0;     // B, T
+  std::vector<std::int64_t> ids;        // [B, T]
+  std::vector<float> pixels;            // [B, 3, side, side] or empty
+  std::vector<std::uint8_t> loss_mask;  // [B, T] or empty
+};
+
+// One tensor of the output file.
+struct Result {
+  DType dtype;
+  Shape shape;
+  std::vector<std::byte> bytes;
+};
+using Results = std::map<std::string, Result>;
+
+template <class T>
+void put_result(Results& results, const std::string& name, Shape shape, std::span<const T> values) {
+  const auto bytes = std::as_bytes(values);
+  results.insert_or_assign(name, Result{kDTypeOf<T>, shape, {bytes.begin(), bytes.end()}});
+}
+
+Tensor require(const SafetensorsFile& file, std::string_view name, DType dtype,
+               std::initializer_list<std::int64_t> shape) {
+  const SafetensorsEntry* entry = file.find(name);
+  if (entry == nullptr) fail(ErrorCode::kNotFound, "'{}' has no tensor {}", printable(file.path().string()), name);
+  const Tensor tensor = file.tensor(*entry);
+  bool matches = tensor.dtype == dtype && tensor.shape.rank() == static_cast<int>(shape.size());
+  int axis = 0;
+  for (const std::int64_t extent : shape) {
+    matches = matches && (extent < 0 || tensor.shape[axis] == extent);  // negative: any
+    ++axis;
+  }
+  if (!matches) {
+    fail(ErrorCode::kInvalidArgument, "{} is {} {}, expected {} {}", name, dtype_name(tensor.dtype), tensor.shape.str(),
+         dtype_name(dtype), Shape(shape).str());
+  }
+  return tensor;
+}
+
+std::vector<std::uint8_t> read_mask(const SafetensorsFile& file, std::int64_t batch, std::int64_t text) {
+  const SafetensorsEntry* entry = file.find("loss_mask");
+  if (entry == nullptr) return {};
+  const Tensor mask = require(file, "loss_mask", entry->dtype == DType::kU8 ? DType::kU8 : DType::kBool, {batch, text});
+  return {mask.as<std::uint8_t>(), mask.as<std::uint8_t>() + mask.elements()};
+}
+
+Inputs read_inputs(const std::string& path, const Config& config) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  const Tensor ids = require(file, "input_ids", DType::kI64, {-1, -1});
+  Inputs in;
+  in.batch = ids.shape[0];
+  in.text = ids.shape[1];
+  if (in.batch < 1 || in.text < 1) fail(ErrorCode::kInvalidArgument, "input_ids {} is empty", ids.shape.str());
+  for (std::int64_t i = 0; i < ids.elements(); ++i) {
+    const std::int64_t id = ids.as<std::int64_t>()[i];
+    if (id < 0 || id >= config.vocab_size)
+      fail(ErrorCode::kInvalidArgument, "input_ids: {} is outside 0..{}", id, config.vocab_size - 1);
+    in.ids.push_back(id);
+  }
+  if (file.find("pixel_values") != nullptr) {
+    if (!config.use_vision) fail(ErrorCode::kInvalidArgument, "pixel_values are given but the model takes no pictures");
+    const std::int64_t side = config.vision.image_size;
+    const Tensor pixels = require(file, "pixel_values", DType::kF32, {in.batch, 3, side, side});
+    in.pixels.assign(pixels.as<float>(), pixels.as<float>() + pixels.elements());
+  }
+  in.loss_mask = read_mask(file, in.batch, in.text);
+  return in;
+}
+
+// The image rows [B * n, H], empty without pictures.
+std::vector<float> encode(Context& ctx, const Model& model, Inputs& in, Results& results) {
+  if (in.pixels.empty()) return {};
+  const Config& c = model.config;
+  const std::int64_t side = c.vision.image_size, n = c.vision.tokens();
+  VisionActivations acts(c, in.batch);
+  std::vector<float> rows(static_cast<std::size_t>(in.batch * n * c.hidden_size));
+  encode_images(ctx, model, Tensor::of(in.pixels.data(), Shape{in.batch, 3, side, side}, "pixel_values"), acts,
+                Tensor::of(rows.data(), Shape{in.batch * n, c.hidden_size}, "vision_embeds"));
+  put_result<float>(results, "vision_embeds", Shape{in.batch, n, c.hidden_size}, rows);
+  return rows;
+}
+
+// Fills `builder` with all rows: per sequence its image rows, then its text. Every sequence has its own run of blocks.
+void build_batch(BatchBuilder& builder, const Inputs& in, const std::vector<float>& image_rows, const KvCacheSpec& spec,
+                 std::int64_t rows, std::int64_t hidden) {
+  const std::int64_t image = rows - in.text, blocks = full_blocks_needed(spec, rows);
+  builder.clear(blocks);
+  for (std::int64_t b = 0; b < in.batch; ++b) {
+    std::vector<std::int32_t> table;
+    for (std::int64_t i = 0; i < blocks; ++i) table.push_back(static_cast<std::int32_t>(b * blocks + i));
+    builder.begin_sequence(static_cast<std::int32_t>(rows), table, table);
+    for (std::int64_t s = 0; s < rows; ++s) {
+      const std::int64_t slot = b * blocks * spec.block_size + s;
+      const float* image_row = s < image ? image_rows.data() + (b * image + s) * hidden : nullptr;
+      const std::int32_t token =
+          s < image ? 0 : static_cast<std::int32_t>(in.ids[static_cast<std::size_t>(b * in.text + s - image)]);
+      builder.add_row(token, static_cast<std::int32_t>(s), slot, slot, image_row, hidden);
+      builder.want_logits();
+    }
+  }
+}
+
+// Copies what passes a trace point: [B * S, width] becomes [B, S, width], indices become I64.
+void record(Results& results, std::string_view name, const Tensor& value, std::int64_t batch, std::int64_t rows) {
+  if (name == "vision_embeds") return;
+  const Shape shape{batch, rows, value.elements() / (batch * rows)};
+  if (value.dtype == DType::kI32) {
+    const std::vector<std::int64_t> wide(value.as<std::int32_t>(), value.as<std::int32_t>() + value.elements());
+    put_result<std::int64_t>(results, std::string(name), shape, wide);
+  } else {
+    put_result<float>(results, std::string(name), shape,
+                      std::span<const float>(value.as<float>(), static_cast<std::size_t>(value.elements())));
+  }
+}
+
+void run_model(Context& ctx, const Model& model, Inputs& in, Results& results) {
+  const Config& c = model.config;
+  const std::vector<float> image_rows = encode(ctx, model, in, results);
+  const std::int64_t rows = in.text + (in.pixels.empty() ? 0 : c.vision.tokens());
+  KvCacheSpec spec;
+  spec.full_blocks = spec.sliding_blocks = in.batch * full_blocks_needed(spec, rows);
+  const KvCache cache(c, spec);
+  Activations acts(c, in.batch * rows, in.batch * rows);
+  BatchBuilder builder;
+  build_batch(builder, in, image_rows, spec, rows, c.hidden_size);
+  ctx.trace = [&](std::string_view name, const Tensor& value) { record(results, name, value, in.batch, rows); };
+  forward(ctx, model, builder.view(c.hidden_size), cache, acts);
+  ctx.trace = {};
+  const std::span<const float> logits(acts.logits.as<float>(),
+                                      static_cast<std::size_t>(in.batch * rows * c.vocab_size));
+  put_result<float>(results, "logits", Shape{in.batch, rows, c.vocab_size}, logits);
+}
+
+const Result& find(const Results& results, const std::string& name) {
+  const auto found = results.find(name);
+  if (found == results.end()) fail(ErrorCode::kUnsupported, "the model did not trace {}", name);
+  return found->second;
+}
+
+void add_losses(Context& ctx, const Model& model, const Inputs& in, Results& results) {
+  const Config& c = model.config;
+  const Result& logits = find(results, "logits");
+  const Tensor logits_view(const_cast<std::byte*>(logits.bytes.data()), DType::kF32, logits.shape, "logits");
+  const auto loss =
+      static_cast<float>(text_loss(ctx, logits_view, in.ids, in.loss_mask, in.pixels.empty() ? 0 : c.vision.tokens()));
+  std::vector<float> router;
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const Result& layer = find(results, fmt::format("router_logits.{}", i));
+    const auto* values = reinterpret_cast<const float*>(layer.bytes.data());
+    router.insert(router.end(), values, values + layer.shape.elements());
+  }
+  const auto aux = static_cast<float>(load_balancing_loss(router, c.num_local_experts, c.num_experts_per_tok));
+  put_result<float>(results, "loss", Shape{1}, std::span(&loss, 1));
+  put_result<float>(results, "aux_loss", Shape{1}, std::span(&aux, 1));
+}
+
+// Greedy continuations of the first text tokens of every row, through the engine, as a user would get them.
+void add_generated(const DebugForwardOptions& o, const Model& model, const Inputs& in, ThreadPool& pool, CpuIsa isa,
+                   Results& results) {
+  if (o.generate == 0) return;
+  const Config& c = model.config;
+  const std::int64_t prompt = std::min(o.generate_prompt, in.text);
+  EngineOptions options;
+  options.context = prompt + o.generate + (in.pixels.empty() ? 0 : c.vision.tokens()) + 1;
+  options.max_sequences = in.batch;
+  Engine engine(model, nullptr, {}, options, pool);
+  engine.context().isa = isa;
+  std::vector<Request> requests;
+  for (std::int64_t b = 0; b < in.batch; ++b) {
+    Request request;
+    request.prompt.assign(in.ids.begin() + b * in.text, in.ids.begin() + b * in.text + prompt);
+    if (!in.pixels.empty()) {
+      const auto size = static_cast<std::int64_t>(in.pixels.size()) / in.batch;
+      request.images.emplace_back(in.pixels.begin() + b * size, in.pixels.begin() + (b + 1) * size);
+    }
+    request.options.sampling.temperature = 0;
+    request.options.max_new_tokens = o.generate;
+    request.options.ignore_eos = true;
+    requests.push_back(std::move(request));
+  }
+  std::vector<std::int64_t> ids;
+  for (std::int64_t b = 0; const RequestResult& result : generate(engine, std::move(requests))) {
+    ids.insert(ids.end(), in.ids.begin() + b * in.text, in.ids.begin() + b * in.text + prompt);
+    const auto& tokens = result.choices.front().tokens;
+    ids.insert(ids.end(), tokens.begin(), tokens.end());
+    ++b;
+  }
+  put_result<std::int64_t>(results, "generated_ids", Shape{in.batch, prompt + o.generate}, ids);
+}
+
+void write_results(const std::string& path, const Results& results) {
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, result] : results) specs.push_back({name, result.dtype, result.shape});
+  SafetensorsWriter writer(path, std::move(specs));
+  for (const auto& [name, result] : results) writer.write(result.bytes);
+  writer.finish();
+}
+
+}  // namespace
+
+int run_debug_forward(const Program& program, const DebugForwardOptions& o) {
+  check_device(o.common);
+  ThreadPool pool(o.common.threads);
+  const Model model = load_model(resolve_model(o.common.model, program), pool, make_log(o.common));
+  Inputs in = read_inputs(o.inputs, model.config);
+  Context ctx;
+  ctx.pool = &pool;
+  ctx.isa = choose_isa(o.common);
+  ctx.cancel = program.cancel;
+  Results results;
+  run_model(ctx, model, in, results);
+  put_result<float>(results, "inv_freq", Shape{static_cast<std::int64_t>(model.inv_freq.size())}, model.inv_freq);
+  add_losses(ctx, model, in, results);
+  add_generated(o, model, in, pool, ctx.isa, results);
+  write_results(o.output, results);
+  return 0;
+}
+
+}  // namespace gov::cli

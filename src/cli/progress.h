@@ -1,0 +1,35 @@
+#pragma once
+// Progress of a long piece of work on standard error: a bar with rate and time left on a terminal, JSON lines for
+// programs, nothing otherwise.
+
+#include <string>
+
+#include "base/timer.h"
+#include "cli/common.h"
+
+namespace gov::cli {
+
+class Progress {
+ public:
+  enum class Unit { kBytes, kTokens };
+  Progress(std::string label, double total, Unit unit, const CommonOptions& o);
+  ~Progress();  // removes the bar
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void update(double done);  // cheap: draws at most ten times a second, and at the end
+  void clear();              // removes the bar, for other output
+
+ private:
+  void draw(double done, double seconds);
+
+  std::string label_;
+  double total_;
+  Unit unit_;
+  bool json_, bar_;
+  Timer timer_;
+  double drawn_at_ = -1;
+  bool visible_ = false;
+};
+
+}  // namespace gov::cli

@@ -1,0 +1,36 @@
+#pragma once
+// The self-test that `doctor` runs: every op on the plain baseline kernels and on each faster instruction set of this
+// processor, on the same random inputs.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace gov::cli {
+
+// One op with fixed inputs; run() returns all its outputs as numbers.
+struct OpCase {
+  std::string name;
+  std::function<std::vector<float>(Context&)> run;
+};
+std::vector<OpCase> op_cases();
+
+struct SelfTestResult {
+  std::string op;
+  CpuIsa isa = CpuIsa::kBaseline;
+  double error = 0;  // relative L2 distance from the baseline
+  bool ok = false;
+  std::string message;  // of an exception
+};
+
+inline constexpr double kSelfTestTolerance =
+    2e-6;  // sums in another order and fused products: a few units in the last place
+
+std::vector<SelfTestResult> self_test(ThreadPool& pool);
+
+// "libspng 0.7.3, libjpeg-turbo ...": releases of the picture decoders.
+std::string image_libraries();
+
+}  // namespace gov::cli

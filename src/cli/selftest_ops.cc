@@ -1,0 +1,275 @@
+// The inputs of the self-test: odd sizes, so that the kernels' remainder loops run too.
+
+#include <memory>
+
+#include "base/mxfp4.h"
+#include "base/philox.h"
+#include "cli/selftest.h"
+
+namespace gov::cli {
+namespace {
+
+// A tensor with its own memory.
+struct Owned {
+  std::shared_ptr<Buffer> memory;
+  Tensor t;
+};
+
+Owned make(DType dtype, Shape shape, std::string_view name) {
+  Owned o;
+  const auto bytes = static_cast<std::size_t>(shape.elements()) * dtype_size(dtype);
+  o.memory = std::make_shared<Buffer>(bytes, DeviceKind::kCpu, "self-test");
+  o.t = Tensor(o.memory->data(), dtype, shape, name);
+  return o;
+}
+
+// Normal values; `stream` tells the tensors of one op apart.
+Owned random(Shape shape, std::uint64_t stream, std::string_view name, DType dtype = DType::kF32, float scale = 1.f) {
+  Owned o = make(dtype, shape, name);
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    const float value = scale * Philox{7}.normal(static_cast<std::uint64_t>(i), stream)[0];
+    if (dtype == DType::kF32) o.t.as<float>()[i] = value;
+    else if (dtype == DType::kBF16) o.t.as<bf16>()[i] = to_bf16(value);
+    else o.t.as<f16>()[i] = to_f16(value);
+  }
+  return o;
+}
+
+template <class T>
+Owned list(const std::vector<T>& values, std::string_view name) {
+  Owned o = make(kDTypeOf<T>, Shape{static_cast<std::int64_t>(values.size())}, name);
+  std::copy(values.begin(), values.end(), o.t.template as<T>());
+  return o;
+}
+
+Owned zeros(Shape shape, std::string_view name, DType dtype = DType::kF32) {
+  Owned o = make(dtype, shape, name);
+  std::fill_n(static_cast<std::byte*>(o.t.data), o.t.bytes(), std::byte{0});
+  return o;
+}
+
+std::vector<float> values(const Owned& o) {
+  std::vector<float> out;
+  for (std::int64_t i = 0; i < o.t.elements(); ++i) {
+    out.push_back(o.t.dtype == DType::kI32 ? static_cast<float>(o.t.as<std::int32_t>()[i]) : o.t.as<float>()[i]);
+  }
+  return out;
+}
+
+std::vector<float> run_linear(Context& ctx, DType dtype) {
+  const Owned x = random({5, 101}, 1, "x"), w = random({67, 101}, 2, "weight", dtype, 0.1f),
+              b = random({67}, 3, "bias", dtype);
+  const Owned out = make(DType::kF32, {5, 67}, "out");
+  ops::linear(ctx, x.t, w.t, b.t, out.t);
+  return values(out);
+}
+
+std::vector<float> run_norm(Context& ctx, bool layer) {
+  const Owned x = random({5, 101}, 1, "x"), w = random({101}, 2, "weight"), b = random({101}, 3, "bias");
+  const Owned out = make(DType::kF32, {5, 101}, "out");
+  if (layer) ops::layer_norm(ctx, x.t, w.t, b.t, 1e-5f, out.t);
+  else ops::rms_norm(ctx, x.t, w.t, 1e-5f, out.t);
+  return values(out);
+}
+
+std::vector<float> run_rope(Context& ctx) {
+  const Owned positions = list<std::int32_t>({0, 1, 77, 4097, 131071}, "positions");
+  const Owned frequencies = list<float>({1.f, 0.3f, 0.01f, 2e-5f}, "inv_freq");
+  const Owned cos = make(DType::kF32, {5, 4}, "cos"), sin = make(DType::kF32, {5, 4}, "sin"),
+              x = random({5, 3, 8}, 1, "x");
+  ops::rope_table(ctx, positions.t, frequencies.t, 1.3465736f, cos.t, sin.t);
+  ops::rope(ctx, cos.t, sin.t, x.t);
+  return values(x);
+}
+
+// Two sequences of 70 and 33 keys in a paged cache of 8 rows a block, 2 key heads, 4 query heads, sinks, window 20.
+std::vector<float> run_paged_attention(Context& ctx, DType cache_dtype, int window) {
+  constexpr std::int64_t kKeys = 103, kBlock = 8;
+  const Owned k = random({kKeys, 2, 16}, 1, "k"), v = random({kKeys, 2, 16}, 2, "v"),
+              q = random({kKeys, 4, 16}, 3, "q");
+  const Owned k_cache = zeros({14, 2, kBlock, 16}, "k_cache", cache_dtype),
+              v_cache = zeros({14, 2, kBlock, 16}, "v_cache", cache_dtype);
+  std::vector<std::int64_t> slots;
+  for (std::int64_t i = 0; i < kKeys; ++i) slots.push_back(i < 70 ? i : 9 * kBlock + i - 70);
+  std::vector<std::int32_t> tables;
+  for (std::int32_t i = 0; i < 9; ++i) tables.push_back(i);
+  for (std::int32_t i = 9; i < 18; ++i) tables.push_back(i < 14 ? i : -1);
+  const Owned slot_list = list(slots, "slots"), table_list = list(tables, "block_tables");
+  const Owned bounds = list<std::int32_t>({0, 70, 103}, "cu_seqlens"),
+              lengths = list<std::int32_t>({70, 33}, "kv_lens");
+  const Owned sinks = random({4}, 4, "sinks"), out = make(DType::kF32, {kKeys, 4, 16}, "out");
+  ops::kv_append(ctx, k.t, v.t, slot_list.t, k_cache.t, v_cache.t);
+  ops::AttentionArgs args;
+  args.q = q.t;
+  args.cu_seqlens = bounds.t;
+  args.kv_lens = lengths.t;
+  args.k_cache = k_cache.t;
+  args.v_cache = v_cache.t;
+  args.block_tables = table_list.t.view({2, 9});
+  args.sinks = sinks.t;
+  args.scale = 0.25f;
+  args.window = window;
+  ops::attention(ctx, args, out.t);
+  return values(out);
+}
+
+std::vector<float> run_plain_attention(Context& ctx) {
+  const Owned k = random({40, 3, 22}, 1, "k"), v = random({40, 3, 22}, 2, "v"), q = random({40, 3, 22}, 3, "q");
+  const Owned bounds = list<std::int32_t>({0, 17, 40}, "cu_seqlens"), lengths = list<std::int32_t>({17, 23}, "kv_lens");
+  const Owned out = make(DType::kF32, {40, 3, 22}, "out");
+  ops::AttentionArgs args;
+  args.q = q.t;
+  args.cu_seqlens = bounds.t;
+  args.kv_lens = lengths.t;
+  args.k = k.t;
+  args.v = v.t;
+  args.scale = 0.2f;
+  args.causal = false;
+  ops::attention(ctx, args, out.t);
+  return values(out);
+}
+
+std::vector<float> run_router(Context& ctx) {
+  const Owned x = random({9, 101}, 1, "x"), w = random({11, 101}, 2, "weight"), b = random({11}, 3, "bias"),
+              vision = random({11}, 4, "vision_bias");
+  Owned modality = make(DType::kU8, {9}, "modality");
+  for (int i = 0; i < 9; ++i) modality.t.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 2);
+  const Owned logits = make(DType::kF32, {9, 11}, "logits"), indices = make(DType::kI32, {9, 4}, "indices"),
+              weights = make(DType::kF32, {9, 4}, "weights");
+  ops::router(ctx, x.t, w.t, b.t, vision.t, modality.t, logits.t, indices.t, weights.t);
+  std::vector<float> out = values(logits);
+  for (const Owned* part : {&indices, &weights}) {
+    const auto more = values(*part);
+    out.insert(out.end(), more.begin(), more.end());
+  }
+  return out;
+}
+
+// `projection` of 6 experts in MXFP4 or bf16.
+struct Experts {
+  Owned weight, blocks, scales, bias;
+  ops::ExpertProjection p;
+};
+
+Experts experts(std::int64_t in, std::int64_t out, bool mxfp4, std::uint64_t stream) {
+  Experts e;
+  e.bias = random({6, out}, stream, "bias");
+  e.p.bias = e.bias.t;
+  if (!mxfp4) {
+    e.weight = random({6, out, in}, stream + 1, "weight", DType::kBF16, 0.1f);
+    e.p.weight = e.weight.t;
+    return e;
+  }
+  const Owned dense = random({6, out, in}, stream + 1, "weight", DType::kF32, 0.1f);
+  e.blocks = make(DType::kU8, {6, out, in / kMxfp4Block, kMxfp4BlockBytes}, "blocks");
+  e.scales = make(DType::kU8, {6, out, in / kMxfp4Block}, "scales");
+  for (std::int64_t i = 0; i < e.scales.t.elements(); ++i) {
+    mxfp4_encode_block(dense.t.as<float>() + i * kMxfp4Block, e.blocks.t.as<std::uint8_t>() + i * kMxfp4BlockBytes,
+                       e.scales.t.as<std::uint8_t>() + i);
+  }
+  e.p.blocks = e.blocks.t;
+  e.p.scales = e.scales.t;
+  return e;
+}
+
+std::vector<float> run_moe(Context& ctx, bool mxfp4) {
+  const Owned x = random({7, 96}, 1, "x"), out = random({7, 96}, 2, "out"), weights = random({7, 2}, 3, "weights");
+  const Owned indices = make(DType::kI32, {7, 2}, "indices");
+  for (int i = 0; i < 7; ++i) {
+    indices.t.as<std::int32_t>()[2 * i] = i % 6;
+    indices.t.as<std::int32_t>()[2 * i + 1] = (i * 5 + 1) % 6 == i % 6 ? (i + 2) % 6 : (i * 5 + 1) % 6;
+  }
+  const Experts up = experts(96, 64, mxfp4, 10), down = experts(32, 96, mxfp4, 20);
+  ops::moe(ctx, x.t, indices.t, weights.t, up.p, down.p, 1.702f, 7.f, out.t);
+  return values(out);
+}
+
+std::vector<float> run_gelu(Context& ctx, ops::Gelu kind) {
+  const Owned x = random({3, 101}, 1, "x", DType::kF32, 2.f), out = make(DType::kF32, {3, 101}, "out");
+  ops::gelu(ctx, x.t, kind, out.t);
+  return values(out);
+}
+
+std::vector<float> run_swiglu(Context& ctx) {
+  const Owned h = random({3, 202}, 1, "h", DType::kF32, 4.f), out = make(DType::kF32, {3, 101}, "out");
+  ops::swiglu(ctx, h.t, 1.702f, 7.f, out.t);
+  return values(out);
+}
+
+std::vector<float> run_rows(Context& ctx) {
+  const Owned table = random({12, 101}, 1, "table", DType::kF16), ids = list<std::int32_t>({3, 0, 11, 3}, "ids");
+  const Owned x = make(DType::kF32, {4, 101}, "x"), picked = make(DType::kF32, {2, 101}, "picked"),
+              rows = list<std::int32_t>({1, 2}, "rows");
+  ops::embedding(ctx, table.t, ids.t, x.t);
+  ops::gather_rows(ctx, x.t, rows.t, picked.t);
+  ops::add(ctx, random({2, 101}, 2, "x").t, picked.t);
+  ops::scatter_rows(ctx, picked.t, rows.t, x.t);
+  return values(x);
+}
+
+std::vector<float> run_patches(Context& ctx) {
+  const Owned pixels = random({2, 3, 15, 16}, 1, "pixels"), w = random({33, 3, 5, 5}, 2, "weight", DType::kBF16, 0.2f),
+              b = random({33}, 3, "bias");
+  const Owned out = make(DType::kF32, {2, 9, 33}, "out");
+  ops::patch_embed(ctx, pixels.t, w.t, b.t, out.t);
+  return values(out);
+}
+
+std::vector<float> run_cross_entropy(Context& ctx) {
+  const Owned logits = random({4, 301}, 1, "logits", DType::kF32, 3.f),
+              targets = list<std::int32_t>({0, 300, -1, 17}, "targets");
+  const Owned losses = make(DType::kF32, {4}, "losses");
+  ops::cross_entropy(ctx, logits.t, targets.t, losses.t);
+  return values(losses);
+}
+
+std::vector<float> run_sample(Context& ctx) {
+  const Owned logits = random({6, 301}, 1, "logits", DType::kF32, 3.f);
+  std::vector<ops::SampleRow> rows(6);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].params.temperature = i < 2 ? 0.f : 0.8f;
+    rows[i].params.top_k = i == 3 ? 10 : 0;
+    rows[i].params.top_p = i == 4 ? 0.9f : 1.f;
+    rows[i].params.min_p = i == 5 ? 0.05f : 0.f;
+    rows[i].draw = i;
+    rows[i].top_logprobs = 3;
+  }
+  std::vector<ops::SampleResult> results(6);
+  ops::sample(ctx, logits.t, rows, results);
+  std::vector<float> out;
+  for (const ops::SampleResult& result : results) {
+    out.push_back(static_cast<float>(result.token));
+    out.push_back(result.logprob);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<OpCase> op_cases() {
+  return {
+      {"embedding, gather_rows, add, scatter_rows", run_rows},
+      {"rms_norm", [](Context& ctx) { return run_norm(ctx, false); }},
+      {"layer_norm", [](Context& ctx) { return run_norm(ctx, true); }},
+      {"linear f32", [](Context& ctx) { return run_linear(ctx, DType::kF32); }},
+      {"linear bf16", [](Context& ctx) { return run_linear(ctx, DType::kBF16); }},
+      {"linear f16", [](Context& ctx) { return run_linear(ctx, DType::kF16); }},
+      {"rope_table, rope", run_rope},
+      {"kv_append, attention f32 cache", [](Context& ctx) { return run_paged_attention(ctx, DType::kF32, 0); }},
+      {"kv_append, attention bf16 cache, window",
+       [](Context& ctx) { return run_paged_attention(ctx, DType::kBF16, 20); }},
+      {"attention, both directions", run_plain_attention},
+      {"router", run_router},
+      {"swiglu", run_swiglu},
+      {"moe mxfp4", [](Context& ctx) { return run_moe(ctx, true); }},
+      {"moe bf16", [](Context& ctx) { return run_moe(ctx, false); }},
+      {"gelu erf", [](Context& ctx) { return run_gelu(ctx, ops::Gelu::kErf); }},
+      {"gelu tanh", [](Context& ctx) { return run_gelu(ctx, ops::Gelu::kTanh); }},
+      {"gelu quick", [](Context& ctx) { return run_gelu(ctx, ops::Gelu::kQuick); }},
+      {"patch_embed", run_patches},
+      {"cross_entropy", run_cross_entropy},
+      {"sample", run_sample},
+  };
+}
+
+}  // namespace gov::cli

@@ -1,0 +1,104 @@
+#include "engine/cache_size.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/cpu_info.h"
+#include "engine/scheduler.h"
+
+namespace gov {
+namespace {
+
+// The largest value in [low, high] that fits, given that `low` does and that a smaller value fits if a larger one does.
+template <class Fits>
+std::int64_t largest_that_fits(std::int64_t low, std::int64_t high, Fits&& fits) {
+  while (low < high) {
+    const std::int64_t middle = low + (high - low + 1) / 2;
+    if (fits(middle)) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+void check_range(const char* name, std::int64_t value, std::int64_t low, std::int64_t high) {
+  if (value < low || value > high) {
+    fail(ErrorCode::kInvalidArgument, "engine option {} is {}, it must be {} to {}", name, value, low, high);
+  }
+}
+
+void check_options(const Config& config, const EngineOptions& o) {
+  check_range("context", o.context, 0, config.max_position_embeddings);
+  check_range("max_sequences", o.max_sequences, 1, 4096);
+  check_range("chunk", o.chunk, 1, 65536);
+  check_range("block_size", o.block_size, 1, 1024);
+  if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
+    fail(ErrorCode::kInvalidArgument, "engine option kv_dtype is {}, it must be f32 or bf16", dtype_name(o.kv_dtype));
+  }
+}
+
+// The plan for a context and a number of blocks.
+struct Planner {
+  const Model& model;
+  const EngineOptions& options;
+  std::int64_t chunk;  // rows of the largest step
+  std::uint64_t limit;
+
+  KvCacheSpec one_sequence(std::int64_t context) const {
+    KvCacheSpec spec{options.block_size, 0, 0, options.kv_dtype};
+    spec.full_blocks = full_blocks_needed(spec, context);
+    spec.sliding_blocks = sliding_blocks_needed(spec, model.config, context, chunk);
+    return spec;
+  }
+  MemoryPlan plan(std::int64_t context, const KvCacheSpec& spec) const {
+    const RunShape shape{context, options.max_sequences, chunk, 1, options.kv_dtype, options.block_size, options.max_sequences};
+    MemoryPlan plan = plan_memory(model.config, model.weights.mapped_bytes, model.weights.owned_bytes, shape, limit);
+    plan.kv_cache = kv_cache_bytes(model.config, spec);
+    return plan;
+  }
+  bool fits(std::int64_t context, const KvCacheSpec& spec) const { return plan(context, spec).total() <= limit; }
+};
+
+// Up to `sequences` times the blocks of one sequence: first of the sliding pool, which is small, then of the full one.
+KvCacheSpec most_blocks(const Planner& planner, std::int64_t context, std::int64_t sequences) {
+  constexpr std::int64_t kMostBlocks = std::numeric_limits<std::int32_t>::max();  // block numbers are 32 bits
+  KvCacheSpec spec = planner.one_sequence(context);
+  const auto grow = [&](std::int64_t& blocks) {
+    const std::int64_t high = std::min(kMostBlocks, blocks * sequences);
+    blocks = largest_that_fits(blocks, high, [&](std::int64_t count) {
+      KvCacheSpec larger = spec;
+      (&blocks == &spec.full_blocks ? larger.full_blocks : larger.sliding_blocks) = count;
+      return planner.fits(context, larger);
+    });
+  };
+  grow(spec.sliding_blocks);
+  grow(spec.full_blocks);
+  return spec;
+}
+
+}  // namespace
+
+CacheSize choose_cache_size(const Model& model, const EngineOptions& options) {
+  constexpr std::int64_t kLeastContext = 1024;
+  check_options(model.config, options);
+  CacheSize size;
+  size.options = options;
+  // What the weights own is taken already: it is part of the plan, but no longer of what is available.
+  if (options.memory_limit == 0) size.options.memory_limit = available_memory() + model.weights.owned_bytes;
+  const std::int64_t chunk = Scheduler::most_rows({options.max_sequences, options.chunk});
+  const Planner planner{model, options, chunk, size.options.memory_limit};
+
+  const std::int64_t longest = model.config.max_position_embeddings;
+  const std::int64_t least = options.context > 0 ? options.context : std::min(kLeastContext, longest);
+  require_fits(planner.plan(least, planner.one_sequence(least)));
+  size.options.context = least;
+  if (options.context == 0) {
+    size.options.context = largest_that_fits(least, longest, [&](std::int64_t context) {
+      return planner.fits(context, planner.one_sequence(context));
+    });
+  }
+  size.spec = most_blocks(planner, size.options.context, options.max_sequences);
+  size.plan = planner.plan(size.options.context, size.spec);
+  return size;
+}
+
+}  // namespace gov

@@ -1,0 +1,299 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <map>
+#include <stdexcept>
+
+#include "base/timer.h"
+#include "engine/cache_size.h"
+#include "engine/check_request.h"
+#include "engine/model_runner.h"
+
+namespace gov {
+namespace {
+
+DecodingRules decoding_rules(const Config& config, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids) {
+  DecodingRules rules;
+  rules.tokenizer = tokenizer;
+  rules.stop_ids = std::move(stop_ids);
+  for (std::int32_t id = 0; id < config.vocab_size; ++id) {
+    if (id == config.image_token_id || (tokenizer && !tokenizer->has_token(id))) rules.forbidden.push_back(id);
+  }
+  return rules;
+}
+
+void note_cache_size(const Model& model, const CacheSize& size, const EngineOptions& wanted, const Log& log) {
+  const EngineOptions& o = size.options;
+  if (wanted.context == 0 && o.context < model.config.max_position_embeddings) {
+    log.warn("context cut from {} to {} tokens by the memory limit", model.config.max_position_embeddings, o.context);
+  }
+  const std::int64_t all = full_blocks_needed(size.spec, o.context) * o.max_sequences;
+  if (size.spec.full_blocks < all) {
+    log.info("the KV cache holds {} of the {} tokens that {} sequences of {} could need", size.spec.full_blocks * o.block_size,
+             all * o.block_size, o.max_sequences, o.context);
+  }
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(const Model& m, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids, CacheSize cache_size, ThreadPool& pool)
+      : model(m),
+        rules(decoding_rules(m.config, tokenizer, std::move(stop_ids))),
+        size(std::move(cache_size)),
+        limits{size.options.max_sequences, size.options.chunk},
+        scheduler(model.config, size.spec, limits),
+        runner(model, size.spec, limits, pool) {}
+
+  RequestState& find(RequestId id) const;
+  void cancel_where_asked();
+  void encode_images(Step& step);
+  std::vector<Drawn> run(const Step& step);
+  void advance(const Step& step, std::span<const Drawn> drawn);
+  void accept(const Drawn& drawn);
+  void settle();
+  void update_block_counts();
+
+  const Model& model;
+  DecodingRules rules;
+  CacheSize size;
+  SchedulerLimits limits;
+  Scheduler scheduler;
+  ModelRunner runner;
+  EngineStats stats;
+  std::map<RequestId, std::unique_ptr<RequestState>> requests;  // until taken
+  std::vector<RequestState*> active;                            // not finished yet
+  RequestId next_id = 1;
+  bool stepping = false;
+};
+
+Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids, const EngineOptions& options,
+               ThreadPool& pool, const Log& log) {
+  CacheSize size = choose_cache_size(model, options);
+  note_cache_size(model, size, options, log);
+  impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), std::move(size), pool);
+  impl_->update_block_counts();
+}
+
+Engine::~Engine() = default;
+
+RequestId Engine::submit(Request request) {
+  Impl& e = *impl_;
+  check_request(e.model.config, e.rules, request, e.size.options.context);
+  auto state = std::make_unique<RequestState>();
+  state->id = e.next_id++;
+  state->request = std::move(request);
+  const Request& r = state->request;
+  state->prompt = expand_prompt(e.model.config, r.prompt, static_cast<std::int64_t>(r.images.size()));
+  state->image_embeds.resize(r.images.size());
+  state->max_new_tokens = std::min(r.options.max_new_tokens, e.size.options.context - state->prompt.rows());
+  for (int choice = 0; choice < r.n; ++choice) state->sequences.push_back(std::make_unique<Sequence>(*state, choice, e.rules));
+  Sequence& first = *state->sequences.front();
+  if (!first.done) {
+    for (int choice = 1; choice < r.n; ++choice) first.forks.push_back(state->sequences[static_cast<std::size_t>(choice)].get());
+    e.scheduler.add(first);
+  }
+  const RequestId id = state->id;
+  e.active.push_back(state.get());
+  e.requests.emplace(id, std::move(state));
+  if (!e.stepping) e.settle();
+  return id;
+}
+
+bool Engine::step() {
+  Impl& e = *impl_;
+  if (e.stepping) fail(ErrorCode::kInvalidArgument, "step() called from a callback");
+  e.cancel_where_asked();
+  e.settle();
+  if (e.scheduler.idle()) return false;
+  e.stepping = true;
+  try {
+    Step step = e.scheduler.schedule();
+    if (e.size.options.check_blocks) {
+      if (const std::string fault = e.scheduler.check(); !fault.empty()) throw std::logic_error(fault);
+      e.runner.poison_free_blocks(e.scheduler.blocks());
+    }
+    e.encode_images(step);
+    const std::vector<Drawn> drawn = e.run(step);
+    e.advance(step, drawn);
+  } catch (...) {
+    e.stepping = false;
+    throw;
+  }
+  e.stepping = false;
+  e.cancel_where_asked();
+  e.settle();
+  return true;
+}
+
+// Images whose rows this step needs. A request whose image fails drops out of the step.
+void Engine::Impl::encode_images(Step& step) {
+  const Timer timer;
+  std::int64_t encoded = 0;
+  for (const ScheduledRows& rows : step.rows) {
+    RequestState& state = *rows.sequence->request;
+    try {
+      if (!state.ended()) encoded += runner.encode_images(rows);
+    } catch (...) {
+      state.error = std::current_exception();
+    }
+  }
+  std::erase_if(step.rows, [](const ScheduledRows& rows) { return rows.sequence->request->ended(); });
+  if (encoded == 0) return;
+  stats.images += encoded;
+  stats.encode_seconds += timer.seconds();
+}
+
+// The model's part of a step. What fails here fails every request of the step.
+std::vector<Drawn> Engine::Impl::run(const Step& step) {
+  if (step.rows.empty()) return {};
+  Context& ctx = runner.context();
+  const std::atomic<bool>* const outer_cancel = ctx.cancel;
+  // A request that runs alone can be cancelled within the step: nobody else waits for its rows.
+  RequestState* const alone = step.rows.size() == 1 ? step.rows.front().sequence->request : nullptr;
+  if (alone && alone->request.cancel && !outer_cancel) ctx.cancel = alone->request.cancel;
+  const Timer timer;
+  const auto fail_all = [&](const std::exception_ptr& error) {
+    for (const ScheduledRows& rows : step.rows) rows.sequence->request->error = error;
+  };
+  std::vector<Drawn> drawn;
+  try {
+    drawn = runner.run(step, scheduler.blocks());
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled) {
+      for (const ScheduledRows& rows : step.rows) rows.sequence->request->cancelled = true;
+    } else {
+      fail_all(std::current_exception());
+    }
+  } catch (...) {
+    fail_all(std::current_exception());
+  }
+  ctx.cancel = outer_cancel;
+  bool decoding = true;
+  for (const ScheduledRows& rows : step.rows) {
+    const std::int64_t count = rows.end - rows.begin;
+    const bool decode = rows.sample && count == 1 && rows.begin >= rows.sequence->request->prompt.rows();
+    (decode ? stats.decode_rows : stats.prompt_rows) += count;
+    decoding = decoding && decode;
+  }
+  ++stats.steps;
+  (decoding ? stats.decode_seconds : stats.prefill_seconds) += timer.seconds();
+  return drawn;
+}
+
+void Engine::Impl::advance(const Step& step, std::span<const Drawn> drawn) {
+  for (const ScheduledRows& rows : step.rows) {
+    if (!rows.sequence->request->ended()) rows.sequence->computed = rows.end;
+  }
+  for (const Drawn& d : drawn) {
+    accept(d);
+    if (d.sequence->done) scheduler.remove(*d.sequence);
+  }
+}
+
+void Engine::Impl::accept(const Drawn& drawn) {
+  RequestState& state = *drawn.sequence->request;
+  if (state.request.cancel && state.request.cancel->load(std::memory_order_relaxed)) state.cancelled = true;
+  if (state.ended()) return;
+  try {
+    if (drawn.result.token < 0) {
+      fail(ErrorCode::kDevice, "non-finite logits at position {} of the request", drawn.sequence->rows() - 1);
+    }
+    drawn.sequence->accept(drawn.result);
+  } catch (...) {
+    state.error = std::current_exception();
+  }
+}
+
+void Engine::Impl::cancel_where_asked() {
+  for (RequestState* state : active) {
+    const std::atomic<bool>* const word = state->request.cancel;
+    if (word && word->load(std::memory_order_relaxed)) state->cancelled = true;
+  }
+}
+
+// Finishes the requests that are done, cancelled or failed, and frees what they hold.
+void Engine::Impl::settle() {
+  for (RequestState* state : active) {
+    const auto done = [](const std::unique_ptr<Sequence>& s) { return s->done; };
+    state->finished = state->ended() || std::all_of(state->sequences.begin(), state->sequences.end(), done);
+    if (!state->finished) continue;
+    for (const std::unique_ptr<Sequence>& s : state->sequences) {
+      scheduler.remove(*s);
+      if (!s->done && state->cancelled) s->finish(FinishReason::kCancelled);
+    }
+    state->total_seconds = state->timer.seconds();
+    state->image_embeds = {};
+    state->request.images = {};
+  }
+  std::erase_if(active, [](const RequestState* state) { return state->finished; });
+  update_block_counts();
+}
+
+void Engine::Impl::update_block_counts() {
+  const BlockManager& blocks = scheduler.blocks();
+  stats.full_blocks = blocks.full().size();
+  stats.sliding_blocks = blocks.sliding().size();
+  stats.free_full_blocks = blocks.full().free_count();
+  stats.free_sliding_blocks = blocks.sliding().free_count();
+  stats.preemptions = scheduler.preemptions();
+}
+
+RequestState& Engine::Impl::find(RequestId id) const {
+  const auto found = requests.find(id);
+  if (found == requests.end()) fail(ErrorCode::kNotFound, "there is no request {}", id);
+  return *found->second;
+}
+
+bool Engine::finished(RequestId id) const { return impl_->find(id).finished; }
+
+RequestResult Engine::take(RequestId id) {
+  RequestState& state = impl_->find(id);
+  if (!state.finished) fail(ErrorCode::kInvalidArgument, "request {} is not finished", id);
+  const std::unique_ptr<RequestState> taken = std::move(impl_->requests.extract(id).mapped());
+  if (taken->error) std::rethrow_exception(taken->error);
+  RequestResult result;
+  for (const std::unique_ptr<Sequence>& s : taken->sequences) result.choices.push_back(std::move(s->completion));
+  result.prompt_tokens = taken->prompt.rows();
+  result.first_token_seconds = std::max(0.0, taken->first_token_seconds);
+  result.total_seconds = taken->total_seconds;
+  return result;
+}
+
+void Engine::cancel(RequestId id) {
+  RequestState& state = impl_->find(id);
+  if (state.finished) return;
+  state.cancelled = true;
+  if (!impl_->stepping) impl_->settle();
+}
+
+const MemoryPlan& Engine::plan() const { return impl_->size.plan; }
+const EngineStats& Engine::stats() const { return impl_->stats; }
+const EngineOptions& Engine::options() const { return impl_->size.options; }
+Context& Engine::context() { return impl_->runner.context(); }
+
+std::vector<RequestResult> generate(Engine& engine, std::vector<Request> requests) {
+  std::vector<RequestId> ids;
+  std::exception_ptr error;
+  try {
+    for (Request& request : requests) ids.push_back(engine.submit(std::move(request)));
+  } catch (...) {
+    error = std::current_exception();
+    for (const RequestId id : ids) engine.cancel(id);
+  }
+  const auto all_finished = [&] { return std::all_of(ids.begin(), ids.end(), [&](RequestId id) { return engine.finished(id); }); };
+  while (!all_finished() && engine.step()) {
+  }
+  std::vector<RequestResult> results;
+  for (const RequestId id : ids) {
+    try {
+      results.push_back(engine.take(id));
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  return results;
+}
+
+}  // namespace gov

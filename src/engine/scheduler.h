@@ -1,0 +1,66 @@
+#pragma once
+// Which rows run next. First come, first served: sequences that need one row (decoding) go first, then chunks of prompts in
+// the order of submission, then new sequences while blocks are free. When blocks run out, the youngest sequence gives its
+// blocks back and is computed again later; its text does not change by that.
+
+#include <algorithm>
+#include <deque>
+
+#include "engine/sequence.h"
+
+namespace gov {
+
+struct ScheduledRows {
+  Sequence* sequence;
+  std::int64_t begin, end;  // rows of the sequence
+  bool sample;              // the last row's logits give the next token
+};
+
+struct Step {
+  std::vector<ScheduledRows> rows;
+  std::vector<BlockCopy> copies;  // to be done first, in order
+};
+
+struct SchedulerLimits {
+  std::int64_t max_sequences = 8;  // running at once
+  std::int64_t chunk = 512;        // rows of a step; more only if more sequences decode at once
+};
+
+class Scheduler {
+ public:
+  // The pools must hold one sequence of the largest size (full_blocks_needed, sliding_blocks_needed with most_rows()).
+  // `config` must outlive the scheduler.
+  Scheduler(const Config& config, const KvCacheSpec& spec, const SchedulerLimits& limits);
+
+  // Most rows that one step can have.
+  static std::int64_t most_rows(const SchedulerLimits& limits) { return std::max(limits.chunk, limits.max_sequences); }
+
+  void add(Sequence& sequence);
+  // Takes a sequence out, wherever it is, and frees its blocks.
+  void remove(Sequence& sequence);
+  bool idle() const { return waiting_.empty() && running_.empty(); }
+  // The rows of the next step; empty only when idle. The caller sets `computed` of each sequence after the run.
+  Step schedule();
+
+  const BlockManager& blocks() const { return blocks_; }
+  std::string check() const;  // BlockManager::check over all sequences
+  std::int64_t preemptions() const { return preemptions_; }
+
+ private:
+  void fork(Sequence& leader);
+  void schedule_rows(Sequence& sequence, std::int64_t most, Step& step);
+  void admit(Step& step);
+  bool fits(const Sequence& sequence) const;
+  void preempt(Sequence& sequence, Step& step);
+  bool is_running(const Sequence* sequence) const;
+
+  const Config& config_;
+  KvCacheSpec spec_;
+  SchedulerLimits limits_;
+  BlockManager blocks_;
+  std::vector<Sequence*> running_;  // in the order of Sequence::before
+  std::deque<Sequence*> waiting_;   // likewise
+  std::int64_t preemptions_ = 0;
+};
+
+}  // namespace gov

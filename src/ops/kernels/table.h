@@ -1,0 +1,34 @@
+#pragma once
+// The kernels of this instruction set as a table: the unit's only symbol.
+
+#include "ops/kernels.h"
+#include "ops/kernels/math.h"
+#include "ops/kernels/linear.h"
+#include "ops/kernels/rows.h"
+#include "ops/kernels/attention.h"
+
+namespace gov::ops::GOV_ISA {
+
+const Kernels& kernels() {
+  static constexpr Kernels kTable = {
+      .linear_f32 = linear_f32,
+      .linear_bf16 = linear_bf16,
+      .linear_f16 = linear_f16,
+      .linear_mxfp4 = linear_mxfp4,
+      .pack = pack,
+      .rms_norm = rms_norm,
+      .layer_norm = layer_norm,
+      .swiglu = swiglu,
+      .gelu_erf = gelu_erf,
+      .gelu_tanh = gelu_tanh,
+      .gelu_quick = gelu_quick,
+      .exp_sum = exp_sum,
+      .attention = attention,
+      .fma_chains = fma_chains,
+      .read_sum = read_sum,
+      .lanes = kLanes,
+  };
+  return kTable;
+}
+
+}  // namespace gov::ops::GOV_ISA

@@ -1,0 +1,116 @@
+#include <cmath>
+
+#include "base/mxfp4.h"
+#include "tests/ops/expert_setup.h"
+
+namespace gov::test {
+namespace {
+
+Doubles moe_case(Context& ctx, const MoeProblem& problem) {
+  Memory memory(41);
+  const MoeSetup setup(memory, problem);
+  const Tensor out = memory.zeros(DType::kF32, setup.x.shape);
+  setup.run(ctx, out);
+  EXPECT_TRUE(close(values(out), setup.reference(), setup.tolerance()));
+  // Added to what is there, and each token as if it were alone.
+  const Tensor sum = memory.normal(DType::kF32, setup.x.shape);
+  const Doubles before = values(sum), product = values(out);
+  setup.run(ctx, sum);
+  Doubles added;
+  for (std::size_t i = 0; i < before.size(); ++i) added.push_back(double(float(before[i]) + float(product[i])));
+  EXPECT_TRUE(same_bits(values(sum), added));
+  for (std::int64_t t = 0; t < problem.tokens; t += 1 + problem.tokens / 5) {
+    const Tensor one = memory.zeros(DType::kF32, {1, problem.hidden});
+    ops::moe(ctx, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up, setup.down, 1.702f, 7.f, one);
+    EXPECT_TRUE(same_bits(values(one), values(out.slice(t, 1)))) << "token " << t;
+  }
+  return values(out);
+}
+
+// Every code with extreme scales, one block per row of the down projection, against unit activations: exact.
+Doubles mxfp4_codes(Context& ctx) {
+  Memory memory(42);
+  constexpr std::int64_t kRows = 64;
+  std::vector<std::uint8_t> blocks, scales;
+  Doubles want;
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    const std::uint8_t scale = std::uint8_t(r % 4 == 0 ? 0 : r % 4 == 1 ? 1 : r % 4 == 2 ? 127 : 250);
+    for (int j = 0; j < 16; ++j) blocks.push_back(std::uint8_t((r / 4 + j) % 16 * 16 + (r / 4 + 5 * j) % 16));
+    scales.push_back(scale);
+    float decoded[32];
+    mxfp4_decode_block(&blocks[blocks.size() - 16], scale, decoded);
+    want.push_back(double(decoded[r % 32]));
+  }
+  ops::ExpertProjection down;
+  down.blocks = memory.bytes(blocks, {1, kRows, 1, 16});
+  down.scales = memory.bytes(scales, {1, kRows, 1});
+  // The gate_up projection turns token r, the unit vector r, into the activation that is 1 at r % 32.
+  const Tensor gate_up = memory.zeros(DType::kF32, {1, 64, kRows});
+  const Tensor bias = memory.zeros(DType::kF32, {1, 64});
+  for (std::int64_t i = 0; i < 32; ++i) {
+    for (std::int64_t r = 0; r < kRows; ++r) gate_up.as<float>()[(2 * i) * kRows + r] = r % 32 == i ? 1.f : 0.f;
+  }
+  ops::ExpertProjection up;
+  up.weight = gate_up;
+  up.bias = bias;
+  const Tensor identity = memory.zeros(DType::kF32, {kRows, kRows}), out = memory.zeros(DType::kF32, {kRows, kRows});
+  for (std::int64_t r = 0; r < kRows; ++r) identity.as<float>()[r * kRows + r] = 1;
+  const Tensor indices = memory.ints(std::vector<std::int32_t>(kRows, 0), {kRows, 1}), weights = memory.floats(Doubles(kRows, 1.0), {kRows, 1});
+  ops::moe(ctx, identity, indices, weights, up, down, 1e30f, 7.f, out);  // alpha so large that swiglu(1, 0) is exactly 1
+  Doubles got;
+  for (std::int64_t r = 0; r < kRows; ++r) got.push_back(double(out.as<float>()[r * kRows + r]));
+  EXPECT_EQ(got, want);
+  return got;
+}
+
+Doubles router_case(Context& ctx, DType dtype, std::int64_t experts, std::int64_t count, std::int64_t hidden) {
+  Memory memory(43);
+  constexpr std::int64_t kTokens = 21;
+  const Tensor x = memory.normal(DType::kF32, {kTokens, hidden}), weight = memory.normal(dtype, {experts, hidden}, 1 / std::sqrt(double(hidden)));
+  const Tensor bias = memory.normal(dtype, {experts}), vision = memory.normal(dtype, {experts}, 2);
+  std::vector<std::uint8_t> modality;
+  for (int t = 0; t < kTokens; ++t) modality.push_back(std::uint8_t(t % 3 == 1 ? 1 + t : 0));
+  const Tensor logits = memory.make(DType::kF32, {kTokens, experts}), indices = memory.make(DType::kI32, {kTokens, count});
+  const Tensor weights = memory.make(DType::kF32, {kTokens, count});
+  ops::router(ctx, x, weight, bias, vision, memory.bytes(modality, {kTokens}), logits, indices, weights);
+  const auto want = reference::router(values(x), values(weight), values(bias), values(vision), modality, std::size_t(hidden), std::size_t(count));
+  EXPECT_TRUE(close(values(logits), want.logits, sum_tolerance(double(hidden), 2)));
+  // Selection is exact on the op's own logits: a near-tie may fall either way between float and double.
+  const auto own = reference::top_k_softmax(values(logits), std::size_t(experts), std::size_t(count));
+  EXPECT_EQ(ints_of(indices), own.indices);
+  EXPECT_TRUE(close(values(weights), own.weights, sum_tolerance(double(count) + 8, 1)));
+  Doubles all = values(logits), shares = values(weights);
+  all.insert(all.end(), shares.begin(), shares.end());
+  return all;
+}
+
+}  // namespace
+
+std::vector<OpCase> expert_cases() {
+  std::vector<OpCase> cases;
+  const auto moe = [&](std::string name, MoeProblem p) {
+    cases.push_back({"moe_" + name, [p](Context& ctx) { return moe_case(ctx, p); }});
+  };
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    moe(fmt::format("{}_odd", dtype_name(dtype)), {7, 3, 5, 33, 35, false, dtype});
+    moe(fmt::format("{}_one", dtype_name(dtype)), {1, 1, 1, 1, 1, false, dtype});
+  }
+  moe("dense_many_tokens", {150, 2, 2, 40, 50, false, DType::kBF16});
+  moe("mxfp4_small", {5, 4, 6, 96, 32, true, DType::kBF16});
+  moe("mxfp4_single_token", {1, 4, 8, 160, 96, true, DType::kBF16});
+  moe("mxfp4_many_tokens", {140, 2, 3, 64, 96, true, DType::kF32});
+  moe("mxfp4_released_width", {3, 2, 2, 2880, 64, true, DType::kBF16});
+  cases.push_back({"mxfp4_codes_and_scales", mxfp4_codes});
+  const auto router = [&](DType dtype, std::int64_t experts, std::int64_t count, std::int64_t hidden) {
+    cases.push_back({fmt::format("router_{}_{}_{}_{}", dtype_name(dtype), experts, count, hidden),
+                     [=](Context& ctx) { return router_case(ctx, dtype, experts, count, hidden); }});
+  };
+  router(DType::kF32, 6, 4, 96);
+  router(DType::kBF16, 32, 4, 2880);
+  router(DType::kF16, 7, 7, 33);
+  router(DType::kF32, 1, 1, 1);
+  router(DType::kBF16, 1024, 64, 40);
+  return cases;
+}
+
+}  // namespace gov::test
