@@ -211,7 +211,7 @@ void print_text(const Report& r, const InspectOptions& o) {
     out += '\n';
     if (r.has_chat_template) out += "chat template: present (never executed)\n";
   }
-  out += fmt::format("\nmemory for {} sequence{} of {} positions, cache in {}\n{}\n", o.sequences,
+  out += fmt::format("\nmemory for {} sequence{} of {} positions, cache in {}\n{}", o.sequences,
                      o.sequences == 1 ? "" : "s", r.context, o.common.kv_dtype, r.plan.str());
   Table layers({"layer", "attention", "position", "cache"});
   for (std::size_t i = 0; i < r.layers.size(); ++i) {

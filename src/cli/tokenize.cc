@@ -15,12 +15,13 @@ constexpr const char* kExamples =
     "  gpt-oss-vision tokenize \"What is this?\"\n"
     "  gpt-oss-vision tokenize --file book.txt --count\n"
     "  gpt-oss-vision tokenize --tokenizer o200k_base.tiktoken --offsets --json < page.txt\n"
-    "  gpt-oss-vision tokenize --decode 2082 318 428 30";
+    "  gpt-oss-vision tokenize --decode \"2082 318 428 30\"";
 
 struct TokenizeOptions {
   CommonOptions common;
   std::string tokenizer, file;
-  std::vector<std::string> words;
+  std::string text;
+  std::function<bool()> has_text;  // "" is a text too
   bool offsets = false, decode = false, count = false, special = false;
 };
 
@@ -51,7 +52,7 @@ std::vector<std::int32_t> parse_ids(const std::string& text, const Tokenizer& to
 
 std::string input_text(const TokenizeOptions& o) {
   if (!o.file.empty()) return read_input(o.file);
-  if (!o.words.empty()) return fmt::format("{}", fmt::join(o.words, " "));
+  if (o.has_text()) return o.text;
   if (stdin_is_terminal()) throw CLI::ValidationError("tokenize", "give a text, --file or text on standard input");
   return read_input("-");
 }
@@ -111,9 +112,11 @@ int run_tokenize(const Program& program, const TokenizeOptions& o) {
 void add_tokenize(CLI::App& root, Program& program) {
   const auto o = std::make_shared<TokenizeOptions>();
   CLI::App& app = *root.add_subcommand("tokenize", "Text to token ids, and back");
-  add_repeatable(app, "text", o->words,
-                 "Text, or with --decode ids; default: standard input (one line break at its end is removed)")
-      ->expected(0, 1 << 20);
+  const CLI::Option* text =
+      app.add_option("text", o->text,
+                     "Text, or with --decode ids; default: standard input (one line break at its end is removed)")
+          ->type_name("TEXT");
+  o->has_text = [text] { return text->count() > 0; };
   add_model_option(app, o->common);
   app.add_option("--tokenizer", o->tokenizer,
                  "tokenizer.json, vocab.json (merges.txt beside it), *.tiktoken, or a folder with one")

@@ -30,7 +30,10 @@ void check_options(const Config& config, const EngineOptions& o) {
   check_range("context", o.context, 0, config.max_position_embeddings);
   check_range("max_sequences", o.max_sequences, 1, 4096);
   check_range("chunk", o.chunk, 1, 65536);
-  check_range("block_size", o.block_size, 1, 1024);
+  check_range("block_size", o.block_size, 8, 1024);
+  if (o.block_size % 8 != 0) {  // ops::attention reads keys by eights
+    fail(ErrorCode::kInvalidArgument, "engine option block_size is {}, it must be a multiple of 8", o.block_size);
+  }
   if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
     fail(ErrorCode::kInvalidArgument, "engine option kv_dtype is {}, it must be f32 or bf16", dtype_name(o.kv_dtype));
   }

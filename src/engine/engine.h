@@ -16,7 +16,7 @@ struct EngineOptions {
   std::int64_t context = 0;          // most positions of one sequence; 0: the model's maximum, less if memory is short
   std::int64_t max_sequences = 8;    // running at once; more wait
   std::int64_t chunk = 512;          // most rows of one step (more only if more sequences than that decode at once)
-  std::int64_t block_size = 16;
+  std::int64_t block_size = 16;      // positions of a cache block, a multiple of 8
   DType kv_dtype = DType::kF32;      // F32 or BF16
   std::uint64_t memory_limit = 0;    // bytes; 0: what the machine has available
   // For tests: before each step checks who owns which block and fills all free blocks with NaN.

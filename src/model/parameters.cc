@@ -111,8 +111,8 @@ void vit_layer(Table& t, const VisionConfig& v, std::int64_t index, VitLayerWeig
   const auto bias = [&](const char* name, const char* other, std::int64_t size, Tensor& tensor) {
     t.aliased(name, other, Shape{size}, tensor, Init::kZero, false);
   };
-  t.norm("layernorm_before.weight", d, w.norm1);
-  t.vector("layernorm_before.bias", d, w.norm1_bias);
+  t.aliased("layernorm_before.weight", "layernorm_before.weight", Shape{d}, w.norm1, Init::kOne, false);
+  bias("layernorm_before.bias", "layernorm_before.bias", d, w.norm1_bias);
   matrix("attention.attention.query.weight", "attention.q_proj.weight", d, d, w.q);
   bias("attention.attention.query.bias", "attention.q_proj.bias", d, w.q_bias);
   matrix("attention.attention.key.weight", "attention.k_proj.weight", d, d, w.k);
@@ -121,8 +121,8 @@ void vit_layer(Table& t, const VisionConfig& v, std::int64_t index, VitLayerWeig
   bias("attention.attention.value.bias", "attention.v_proj.bias", d, w.v_bias);
   matrix("attention.output.dense.weight", "attention.o_proj.weight", d, d, w.o);
   bias("attention.output.dense.bias", "attention.o_proj.bias", d, w.o_bias);
-  t.norm("layernorm_after.weight", d, w.norm2);
-  t.vector("layernorm_after.bias", d, w.norm2_bias);
+  t.aliased("layernorm_after.weight", "layernorm_after.weight", Shape{d}, w.norm2, Init::kOne, false);
+  bias("layernorm_after.bias", "layernorm_after.bias", d, w.norm2_bias);
   matrix("intermediate.dense.weight", "mlp.fc1.weight", inner, d, w.fc1);
   bias("intermediate.dense.bias", "mlp.fc1.bias", inner, w.fc1_bias);
   matrix("output.dense.weight", "mlp.fc2.weight", d, inner, w.fc2);

@@ -201,7 +201,7 @@ TEST(Generate, RefusalsAreStatus1AndOneLine) {
   write_file(folder / "long.txt", words);
   std::filesystem::create_directory(folder / "empty");
   std::filesystem::create_directory(folder / "broken");
-  write_file(folder / "broken/config.json", "{\"hidden_size\": 0}");
+  write_file(folder / "broken/config.json", "{\"model_type\": \"gpt_oss\", \"hidden_size\": 0}");
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"-p", "x", "--model", folder / "absent"}, "absent"},
       {{"-p", "x", "--model", folder / "text.png"}, "not a model folder"},

@@ -24,7 +24,7 @@ class PackageFolder : public testing::Test {
   void write(const std::string& name, const std::string& text) { std::ofstream(folder / name) << text; }
   void copy_nano() {
     for (const fs::directory_entry& file : fs::directory_iterator(kNano)) {
-      if (file.is_regular_file()) fs::create_symlink(file.path(), folder / file.path().filename());
+      if (file.is_regular_file()) fs::copy_file(file.path(), folder / file.path().filename());
     }
   }
   void replace(const std::string& name, const std::string& text) {

@@ -165,7 +165,7 @@ TEST_F(Options, EngineOptionsOutOfRange) {
   refused("max_sequences", [](auto& o) { o.max_sequences = 0; });
   refused("max_sequences", [](auto& o) { o.max_sequences = 4097; });
   refused("chunk", [](auto& o) { o.chunk = 0; });
-  refused("block_size", [](auto& o) { o.block_size = 0; });
+  for (const std::int64_t bad : {0, 4, 12, 1032}) refused("block_size", [&](auto& o) { o.block_size = bad; });
   refused("kv_dtype", [](auto& o) { o.kv_dtype = DType::kF16; });
 }
 

@@ -90,7 +90,7 @@ std::vector<InputRow> encode_image(const Model& model, ThreadPool& pool, std::ve
 Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows, const GenerationOptions& options,
                           const std::vector<std::int32_t>& forbidden, int choice) {
   const std::int64_t hidden = model.config.hidden_size;
-  const std::int64_t most = static_cast<std::int64_t>(rows.size()) + options.max_new_tokens;
+  const std::int64_t most = (static_cast<std::int64_t>(rows.size()) + options.max_new_tokens + 7) / 8 * 8;
   Context ctx;
   ctx.pool = &pool;
   const KvCache cache(model.config, {most, 1, 1, DType::kF32});  // one block holds the whole sequence

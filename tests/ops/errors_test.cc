@@ -78,7 +78,7 @@ TEST_F(OpErrors, NoRowsIsNoError) {
 }
 
 TEST_F(OpErrors, Attention) {
-  const AttentionSetup setup(memory, {.rows = {3, 2}, .keys = {20, 2}, .heads = 6, .kv_heads = 2, .dim = 8, .window = 4});
+  const AttentionSetup setup(memory, {.rows = {3, 2}, .keys = {40, 2}, .heads = 6, .kv_heads = 2, .dim = 8, .window = 4});
   const Tensor out = setup.output();
   const auto with = [&](auto change) {
     ops::AttentionArgs args = setup.args;
@@ -89,12 +89,12 @@ TEST_F(OpErrors, Attention) {
   refused([&] { with([&](auto& a) { a.cu_seqlens = memory.ints({0, 3, 4}); }); }, {"attention", "cu_seqlens"});
   refused([&] { with([&](auto& a) { a.cu_seqlens = memory.ints({0, 6, 5}); }); }, {"attention", "cu_seqlens"});
   refused([&] { with([&](auto& a) { a.kv_lens = memory.ints({2, 2}); }); }, {"attention", "3 queries and 2 keys"});
-  refused([&] { with([&](auto& a) { a.kv_lens = memory.ints({33, 2}); }); }, {"attention", "blocks"});
+  refused([&] { with([&](auto& a) { a.kv_lens = memory.ints({49, 2}); }); }, {"attention", "blocks"});
   refused([&] { with([&](auto& a) { a.window = 0; }); }, {"attention", "block 0", "-7"});  // now reads what was unmapped
   refused([&] { with([&](auto& a) { a.window = -1; }); }, {"attention", "window"});
   refused([&] { with([&](auto& a) { a.sinks = f32({5}); }); }, {"attention", "sinks"});
   refused([&] { with([&](auto& a) { a.q = f32({5, 5, 8}); a.sinks = {}; }); }, {"attention", "5 heads", "2 kv heads"});
-  refused([&] { with([&](auto& a) { a.block_tables = memory.ints({99, 99, 99, 99}, {2, 2}); }); }, {"attention", "99"});
+  refused([&] { with([&](auto& a) { a.block_tables = memory.ints({99, 99, 99, 99, 99, 99}, {2, 3}); }); }, {"attention", "99"});
   refused([&] { with([&](auto& a) { a.k = a.q; a.v = a.q; }); }, {"attention", "not both"});
   refused([&] { with([&](auto& a) { a.k_cache = f32({4, 2, 12, 8}); a.v_cache = a.k_cache; }); }, {"attention", "multiple of 8"});
   refused([&] { with([&](auto& a) { a.k_cache = f32({4, 2, 16, 10}); }); }, {"attention", "k_cache"});

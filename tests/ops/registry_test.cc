@@ -9,6 +9,7 @@ struct Run {
   CpuIsa isa;
   OpCase op;
 };
+void PrintTo(const Run& run, std::ostream* out) { *out << run.op.name << " on " << cpu_isa_name(run.isa); }
 
 std::vector<Run> all_runs() {
   std::vector<Run> runs;

@@ -77,7 +77,9 @@ void check_distribution(const std::vector<SampleResult>& results, const std::vec
     chi += (rest_seen - rest_wanted) * (rest_seen - rest_wanted) / rest_wanted;
     freedom += 1;
   }
-  if (freedom > 0) EXPECT_LT(chi, chi_square_limit(freedom)) << freedom << " degrees of freedom";
+  if (freedom > 0) {
+    EXPECT_LT(chi, chi_square_limit(freedom)) << freedom << " degrees of freedom";
+  }
 }
 
 std::map<std::string, SampleRow> filter_settings() {

@@ -103,15 +103,12 @@ std::string repeated(std::string_view unit, std::size_t bytes) {
   return text;
 }
 
-double time_of_encode(const Tokenizer& t, const std::string& text, int tries) {
-  double best = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < tries; ++i) {
-    const double start = cpu_seconds();
-    const auto ids = t.encode(text);
-    best = std::min(best, cpu_seconds() - start);
-    EXPECT_LE(ids.size(), text.size());
-  }
-  return best;
+double time_of_encode(const Tokenizer& t, const std::string& text) {
+  const double start = cpu_seconds();
+  const auto ids = t.encode(text);
+  const double seconds = cpu_seconds() - start;
+  EXPECT_LE(ids.size(), text.size());
+  return seconds;
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(NDEBUG)
@@ -139,13 +136,19 @@ TEST(TokenizerTime, TwelveRepeatedPatternsAreLinear) {
   if (!kIsTimed) GTEST_SKIP() << "timed in the optimised build only";
   const std::string_view patterns[] = {"a", " ",  "\n",   "ab",   "0",        "\xE3\x81\x82", "\xF0\x9F\x91\x8D",
                                        "=", "aA", " the", "\xFF", "e\xCC\x81"};
-  constexpr std::size_t kBytes = 1u << 20;
+  constexpr std::size_t kBytes = 2u << 20;
+  constexpr double kLimit = 3.0 / 8;  // of 4 MiB: 32 MiB in 3 s
   for (const auto& [name, t] : {NamedTokenizer{"o200k", o200k()}, NamedTokenizer{"nano", nano()}}) {
     for (const std::string_view unit : patterns) {
-      const double once = time_of_encode(t, repeated(unit, kBytes), 3);
-      const double twice = time_of_encode(t, repeated(unit, 2 * kBytes), 3);
-      EXPECT_LE(twice / once, 2.3) << name << " " << unit << ": " << once << " s, " << twice << " s";
-      EXPECT_LE(twice, 3.0 / 16) << name << " " << unit;  // 32 MiB in 3 s
+      const std::string text = repeated(unit, kBytes), doubled = text + text;
+      // Other work on the machine only ever adds time, so the smallest of several runs is the measure.
+      double once = std::numeric_limits<double>::infinity(), twice = once;
+      for (int tries = 0; tries < 10 && !(twice <= 2.3 * once && twice <= kLimit && tries > 0); ++tries) {
+        once = std::min(once, time_of_encode(t, text));
+        twice = std::min(twice, time_of_encode(t, doubled));
+      }
+      EXPECT_LE(twice / once, 2.3) << name << " \"" << unit << "\": " << once << " s, " << twice << " s";
+      EXPECT_LE(twice, kLimit) << name << " \"" << unit << "\"";
     }
   }
 }
