@@ -1,5 +1,5 @@
-// Times every op at the widths of gpt-oss-20b: median milliseconds, GB/s and GFLOP/s by the op's own formula, and the share of
-// what the machine was measured to do (the larger of the two shares: the limit that binds).
+// Times every op at the widths of gpt-oss-20b: median milliseconds, GB/s and GFLOP/s by the op's own formula, and the
+// share of what the machine was measured to do (the larger of the two shares: the limit that binds).
 //
 //   bench_ops [--threads N] [--isa baseline|avx2|avx512] [--only TEXT] [--seconds S]
 
@@ -83,7 +83,8 @@ struct Bench {
     const double median = times[times.size() / 2];
     const double gbps = once.bytes / median * 1e-9, gflops = once.flops / median * 1e-9;
     const double share = std::max(gbps / limits.read_gbps, gflops / limits.fma_gflops);
-    fmt::print("{:<34}{:>12.4f} ms{:>9.1f} GB/s{:>9.1f} GFLOP/s{:>7.0f} %\n", name, median * 1e3, gbps, gflops, share * 100);
+    fmt::print("{:<34}{:>12.4f} ms{:>9.1f} GB/s{:>9.1f} GFLOP/s{:>7.0f} %\n", name, median * 1e3, gbps, gflops,
+               share * 100);
   }
 };
 
@@ -106,7 +107,8 @@ ops::ExpertProjection mxfp4_projection(Tensors& memory, std::int64_t experts, st
   ops::ExpertProjection p;
   p.blocks = memory.random(DType::kU8, {experts, out, in / 32, 16});
   p.scales = memory.make(DType::kU8, {experts, out, in / 32});
-  for (std::int64_t i = 0; i < p.scales.elements(); ++i) p.scales.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(119 + i % 3);
+  for (std::int64_t i = 0; i < p.scales.elements(); ++i)
+    p.scales.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(119 + i % 3);
   p.bias = memory.random(DType::kBF16, {experts, out});
   return p;
 }
@@ -117,12 +119,16 @@ void bench_moe(Bench& bench) {
   const ops::ExpertProjection gate_up = mxfp4_projection(memory, kExperts, 2 * kHidden, kHidden);
   const ops::ExpertProjection down = mxfp4_projection(memory, kExperts, kHidden, kHidden);
   for (const std::int64_t tokens : {1, 4, 64, 512}) {
-    const Tensor x = memory.random(DType::kF32, {tokens, kHidden}, 1.f), out = memory.make(DType::kF32, {tokens, kHidden});
-    const Tensor indices = memory.make(DType::kI32, {tokens, kPerToken}), weights = memory.random(DType::kF32, {tokens, kPerToken});
+    const Tensor x = memory.random(DType::kF32, {tokens, kHidden}, 1.f),
+                 out = memory.make(DType::kF32, {tokens, kHidden});
+    const Tensor indices = memory.make(DType::kI32, {tokens, kPerToken}),
+                 weights = memory.random(DType::kF32, {tokens, kPerToken});
     std::int32_t turn = 0;
     bench.row(fmt::format("moe mxfp4 8 experts x{}", tokens), [&] {
-      for (std::int64_t i = 0; i < indices.elements(); ++i) {  // each token four different experts, other ones each time
-        indices.as<std::int32_t>()[i] = static_cast<std::int32_t>((turn + i % kPerToken + i / kPerToken * 3) % kExperts);
+      for (std::int64_t i = 0; i < indices.elements();
+           ++i) {  // each token four different experts, other ones each time
+        indices.as<std::int32_t>()[i] =
+            static_cast<std::int32_t>((turn + i % kPerToken + i / kPerToken * 3) % kExperts);
       }
       turn += 4;
       ops::moe(bench.ctx, x, indices, weights, gate_up, down, 1.702f, 7.f, out);
@@ -154,13 +160,17 @@ void bench_attention(Bench& bench, std::int64_t queries, std::int64_t keys, int 
 void bench_rows(Bench& bench) {
   Tensors memory;
   for (const std::int64_t tokens : {1, 64}) {
-    const Tensor x = memory.random(DType::kF32, {tokens, kHidden}, 1.f), out = memory.make(DType::kF32, {tokens, kHidden});
-    const Tensor weight = memory.random(DType::kBF16, {kHidden}), h = memory.random(DType::kF32, {tokens, 2 * kHidden}, 8.f);
-    const Tensor router_weight = memory.random(DType::kBF16, {32, kHidden}), router_bias = memory.random(DType::kBF16, {32});
+    const Tensor x = memory.random(DType::kF32, {tokens, kHidden}, 1.f),
+                 out = memory.make(DType::kF32, {tokens, kHidden});
+    const Tensor weight = memory.random(DType::kBF16, {kHidden}),
+                 h = memory.random(DType::kF32, {tokens, 2 * kHidden}, 8.f);
+    const Tensor router_weight = memory.random(DType::kBF16, {32, kHidden}),
+                 router_bias = memory.random(DType::kBF16, {32});
     const Tensor logits = memory.make(DType::kF32, {tokens, 32}), indices = memory.make(DType::kI32, {tokens, 4});
     const Tensor weights = memory.make(DType::kF32, {tokens, 4});
     bench.row(fmt::format("rms_norm 2880 x{}", tokens), [&] { ops::rms_norm(bench.ctx, x, weight, 1e-5f, out); });
-    bench.row(fmt::format("layer_norm 2880 x{}", tokens), [&] { ops::layer_norm(bench.ctx, x, weight, weight, 1e-5f, out); });
+    bench.row(fmt::format("layer_norm 2880 x{}", tokens),
+              [&] { ops::layer_norm(bench.ctx, x, weight, weight, 1e-5f, out); });
     bench.row(fmt::format("swiglu 2880 x{}", tokens), [&] { ops::swiglu(bench.ctx, h, 1.702f, 7.f, out); });
     bench.row(fmt::format("gelu erf 2880 x{}", tokens), [&] { ops::gelu(bench.ctx, x, ops::Gelu::kErf, out); });
     bench.row(fmt::format("router 32 experts x{}", tokens),
@@ -174,7 +184,8 @@ void bench_rows(Bench& bench) {
 void bench_sample(Bench& bench) {
   constexpr std::int64_t kRows = 8;
   Tensors memory;
-  const Tensor source = memory.random(DType::kF32, {kRows, kVocabulary}, 8.f), logits = memory.make(DType::kF32, source.shape);
+  const Tensor source = memory.random(DType::kF32, {kRows, kVocabulary}, 8.f),
+               logits = memory.make(DType::kF32, source.shape);
   std::vector<ops::SampleResult> results(kRows);
   const auto run = [&](const char* name, const ops::SamplingParams& params) {
     std::vector<ops::SampleRow> rows(kRows);
@@ -189,7 +200,8 @@ void bench_sample(Bench& bench) {
   run("top_k 40", {.top_k = 40});
   run("top_p 0.9", {.temperature = 0.7f, .top_p = 0.9f});
   run("typical", {.typical_p = 0.9f});
-  const Tensor targets = memory.integers(std::vector<std::int32_t>(kRows, 5)), losses = memory.make(DType::kF32, {kRows});
+  const Tensor targets = memory.integers(std::vector<std::int32_t>(kRows, 5)),
+               losses = memory.make(DType::kF32, {kRows});
   bench.row("cross_entropy V 201088 x8", [&] { ops::cross_entropy(bench.ctx, source, targets, losses); });
 }
 

@@ -46,7 +46,8 @@ bool BlockManager::prepare(BlockTables& tables, std::int64_t begin, std::int64_t
     const std::int64_t more = blocks_for(end) - static_cast<std::int64_t>(table.size());
     return std::max<std::int64_t>(0, more) + (shared(pool, table) ? 1 : 0);
   };
-  if (missing(full_, tables.full) > full_.free_count() || missing(sliding_, tables.sliding) > sliding_.free_count()) return false;
+  if (missing(full_, tables.full) > full_.free_count() || missing(sliding_, tables.sliding) > sliding_.free_count())
+    return false;
   const auto make_writable = [&](BlockPool& pool, std::vector<std::int32_t>& table, bool is_sliding) {
     if (shared(pool, table)) {
       const std::int32_t own = pool.allocate();
@@ -71,7 +72,8 @@ bool BlockManager::reserve_full(BlockTables& tables, std::int64_t end) {
 BlockTables BlockManager::fork(const BlockTables& tables, std::int64_t positions) {
   const std::size_t blocks = static_cast<std::size_t>(blocks_for(positions));
   const auto first = [&](const std::vector<std::int32_t>& table) {
-    return std::vector<std::int32_t>(table.begin(), table.begin() + static_cast<std::ptrdiff_t>(std::min(blocks, table.size())));
+    return std::vector<std::int32_t>(table.begin(),
+                                     table.begin() + static_cast<std::ptrdiff_t>(std::min(blocks, table.size())));
   };
   BlockTables copy{first(tables.full), first(tables.sliding), std::min(tables.sliding_begin, blocks)};
   for (const std::int32_t block : copy.full) full_.retain(block);
@@ -91,7 +93,8 @@ void BlockManager::release(BlockTables& tables) {
 
 namespace {
 
-std::string check_pool(const char* name, const BlockPool& pool, const std::vector<std::span<const std::int32_t>>& tables) {
+std::string check_pool(const char* name, const BlockPool& pool,
+                       const std::vector<std::span<const std::int32_t>>& tables) {
   std::vector<std::int32_t> owners(static_cast<std::size_t>(pool.size()), 0);
   std::vector<std::int64_t> last_table(owners.size(), -1);
   for (std::size_t t = 0; t < tables.size(); ++t) {
@@ -99,7 +102,8 @@ std::string check_pool(const char* name, const BlockPool& pool, const std::vecto
       if (block < 0) continue;
       if (block >= pool.size()) return fmt::format("{} block {} does not exist", name, block);
       const std::size_t i = static_cast<std::size_t>(block);
-      if (last_table[i] == static_cast<std::int64_t>(t)) return fmt::format("{} block {} is twice in one table", name, block);
+      if (last_table[i] == static_cast<std::int64_t>(t))
+        return fmt::format("{} block {} is twice in one table", name, block);
       last_table[i] = static_cast<std::int64_t>(t);
       ++owners[i];
     }
@@ -126,7 +130,8 @@ std::string BlockManager::check(std::span<const BlockTables* const> tables) cons
     full.push_back(table->full);
     sliding.push_back(table->sliding);
     for (std::size_t i = 0; i < table->sliding.size(); ++i) {
-      if ((table->sliding[i] < 0) != (i < table->sliding_begin)) return fmt::format("sliding entry {} is not where the window is", i);
+      if ((table->sliding[i] < 0) != (i < table->sliding_begin))
+        return fmt::format("sliding entry {} is not where the window is", i);
     }
   }
   const std::string fault = check_pool("full", full_, full);

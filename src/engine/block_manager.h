@@ -1,7 +1,7 @@
 #pragma once
-// Who owns which block of the paged cache. Two pools: blocks of the full-attention layers, and blocks of the sliding layers,
-// of which a sequence keeps only those that its window can still see. Blocks may be shared (choices of one prompt); a
-// shared block is copied before it is written.
+// Who owns which block of the paged cache. Two pools: blocks of the full-attention layers, and blocks of the sliding
+// layers, of which a sequence keeps only those that its window can still see. Blocks may be shared (choices of one
+// prompt); a shared block is copied before it is written.
 
 #include <cstdint>
 #include <span>
@@ -18,7 +18,8 @@ class BlockPool {
   explicit BlockPool(std::int64_t size);
   std::int64_t size() const { return static_cast<std::int64_t>(owners_.size()); }
   std::int64_t free_count() const { return static_cast<std::int64_t>(free_.size()); }
-  // A free block, now with one owner. The block freed last comes first, so that little memory is touched. There must be one.
+  // A free block, now with one owner. The block freed last comes first, so that little memory is touched. There must be
+  // one.
   std::int32_t allocate();
   void retain(std::int32_t block);
   void release(std::int32_t block);
@@ -36,8 +37,8 @@ struct BlockTables {
   std::size_t sliding_begin = 0;  // entries before are -1
 };
 
-// Copies all rows of block `from` to block `to`, in every layer of the pool. Copies are done in the order of their list,
-// before anything else is written.
+// Copies all rows of block `from` to block `to`, in every layer of the pool. Copies are done in the order of their
+// list, before anything else is written.
 struct BlockCopy {
   bool sliding;
   std::int32_t from, to;
@@ -53,8 +54,8 @@ class BlockManager {
   std::int64_t block_size() const { return block_size_; }
 
   // Makes positions [begin, end) writable, and everything that row `begin` and later ones see readable: frees sliding
-  // blocks behind the window of row `begin`, allocates what is missing, and lists a copy for a shared block. Returns false,
-  // with nothing allocated, if blocks are missing.
+  // blocks behind the window of row `begin`, allocates what is missing, and lists a copy for a shared block. Returns
+  // false, with nothing allocated, if blocks are missing.
   bool prepare(BlockTables& tables, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies);
   // Allocates the full blocks of positions [0, end) ahead of time, so that another prompt cannot take them.
   bool reserve_full(BlockTables& tables, std::int64_t end);
@@ -64,7 +65,9 @@ class BlockManager {
 
   // Slots of the caches for a position, as ops::kv_append takes them.
   std::int64_t full_slot(const BlockTables& tables, std::int64_t position) const { return slot(tables.full, position); }
-  std::int64_t sliding_slot(const BlockTables& tables, std::int64_t position) const { return slot(tables.sliding, position); }
+  std::int64_t sliding_slot(const BlockTables& tables, std::int64_t position) const {
+    return slot(tables.sliding, position);
+  }
 
   // Checks that the given tables are all there is: the owners of each block are counted right, no table holds a block
   // twice, free + used = total. Returns the first fault in words, or an empty text.

@@ -53,7 +53,8 @@ struct Planner {
     return spec;
   }
   MemoryPlan plan(std::int64_t context, const KvCacheSpec& spec) const {
-    const RunShape shape{context, options.max_sequences, chunk, 1, options.kv_dtype, options.block_size, options.max_sequences};
+    const RunShape shape{
+        context, options.max_sequences, chunk, 1, options.kv_dtype, options.block_size, options.max_sequences};
     MemoryPlan plan = plan_memory(model.config, model.weights.mapped_bytes, model.weights.owned_bytes, shape, limit);
     plan.kv_cache = kv_cache_bytes(model.config, spec);
     return plan;
@@ -95,9 +96,8 @@ CacheSize choose_cache_size(const Model& model, const EngineOptions& options) {
   require_fits(planner.plan(least, planner.one_sequence(least)));
   size.options.context = least;
   if (options.context == 0) {
-    size.options.context = largest_that_fits(least, longest, [&](std::int64_t context) {
-      return planner.fits(context, planner.one_sequence(context));
-    });
+    size.options.context = largest_that_fits(
+        least, longest, [&](std::int64_t context) { return planner.fits(context, planner.one_sequence(context)); });
   }
   size.spec = most_blocks(planner, size.options.context, options.max_sequences);
   size.plan = planner.plan(size.options.context, size.spec);

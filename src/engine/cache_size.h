@@ -11,8 +11,8 @@ struct CacheSize {
   MemoryPlan plan;
 };
 
-// Error kInvalidArgument for an option out of range; kOutOfMemory when not even one sequence of the wanted context fits, or
-// with context 0 one of 1,024 tokens (the model's maximum, if that is less).
+// Error kInvalidArgument for an option out of range; kOutOfMemory when not even one sequence of the wanted context
+// fits, or with context 0 one of 1,024 tokens (the model's maximum, if that is less).
 CacheSize choose_cache_size(const Model& model, const EngineOptions& options);
 
 }  // namespace gov

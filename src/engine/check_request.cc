@@ -28,7 +28,8 @@ void check_stops(const DecodingRules& rules, const GenerationOptions& o) {
   require(o.stop.size() <= kMostStops, "stop", fmt::format("at most {} strings", kMostStops));
   require(o.stop.empty() || rules.tokenizer, "stop", "empty: there is no tokenizer, so there is no text");
   for (const std::string& stop : o.stop) {
-    require(!stop.empty() && stop.size() <= kLongestStop, "stop", fmt::format("strings of 1 to {} bytes", kLongestStop));
+    require(!stop.empty() && stop.size() <= kLongestStop, "stop",
+            fmt::format("strings of 1 to {} bytes", kLongestStop));
     require(utf8_valid(stop), "stop", "valid UTF-8");
   }
 }
@@ -41,7 +42,8 @@ void check_ids(const Config& config, const GenerationOptions& o) {
   }
   require(o.logit_bias.size() <= kMostLogitBias, "logit_bias", fmt::format("at most {} entries", kMostLogitBias));
   for (const ops::LogitBias& entry : o.logit_bias) {
-    require(known(entry.token), "logit_bias", fmt::format("for ids of 0 to {}, not {}", config.vocab_size - 1, entry.token));
+    require(known(entry.token), "logit_bias",
+            fmt::format("for ids of 0 to {}, not {}", config.vocab_size - 1, entry.token));
     require(std::isfinite(entry.bias), "logit_bias", "finite");
   }
 }
@@ -61,15 +63,16 @@ void check_images(const Config& config, const Request& request, std::int64_t pla
     fail(ErrorCode::kInvalidArgument, "images: {} given, but this model has no vision", images);
   }
   if (places != images && places > 0) {
-    fail(ErrorCode::kInvalidArgument, "images: the prompt has {} image tokens, but {} images were given", places, images);
+    fail(ErrorCode::kInvalidArgument, "images: the prompt has {} image tokens, but {} images were given", places,
+         images);
   }
   const std::int64_t side = config.vision.image_size;
   const std::size_t values = static_cast<std::size_t>(config.vision.num_channels * side * side);
   for (std::size_t i = 0; i < request.images.size(); ++i) {
     const std::vector<float>& pixels = request.images[i];
     if (pixels.size() != values) {
-      fail(ErrorCode::kInvalidArgument, "images: image {} has {} values, the model takes {} ({} x {} x {})", i + 1, pixels.size(),
-           values, config.vision.num_channels, side, side);
+      fail(ErrorCode::kInvalidArgument, "images: image {} has {} values, the model takes {} ({} x {} x {})", i + 1,
+           pixels.size(), values, config.vision.num_channels, side, side);
     }
     if (!std::all_of(pixels.begin(), pixels.end(), [](float x) { return std::isfinite(x); })) {
       fail(ErrorCode::kInvalidArgument, "images: image {} has a value that is not finite", i + 1);
@@ -87,7 +90,8 @@ void check_request(const Config& config, const DecodingRules& rules, const Reque
   for (std::size_t i = 0; i < request.prompt.size(); ++i) {
     const std::int32_t id = request.prompt[i];
     if (id < 0 || id >= config.vocab_size) {
-      fail(ErrorCode::kInvalidArgument, "prompt: token {} has id {}, the vocabulary is 0 to {}", i, id, config.vocab_size - 1);
+      fail(ErrorCode::kInvalidArgument, "prompt: token {} has id {}, the vocabulary is 0 to {}", i, id,
+           config.vocab_size - 1);
     }
     places += id == config.image_token_id;
   }
@@ -95,7 +99,8 @@ void check_request(const Config& config, const DecodingRules& rules, const Reque
   const std::int64_t image_rows = static_cast<std::int64_t>(request.images.size()) * config.vision.tokens();
   const std::int64_t rows = static_cast<std::int64_t>(request.prompt.size()) - places + image_rows;
   if (rows + 1 > context) {
-    fail(ErrorCode::kContextLength, "the prompt takes {} tokens and the answer at least 1, but the context has {}", rows, context);
+    fail(ErrorCode::kContextLength, "the prompt takes {} tokens and the answer at least 1, but the context has {}",
+         rows, context);
   }
 }
 

@@ -9,7 +9,7 @@ namespace gov {
 inline constexpr int kMostChoices = 16;
 inline constexpr int kMostLogprobs = 20;
 inline constexpr std::size_t kMostStops = 16;
-inline constexpr std::size_t kLongestStop = 256;       // bytes
+inline constexpr std::size_t kLongestStop = 256;  // bytes
 inline constexpr std::size_t kMostStopTokens = 1024;
 inline constexpr std::size_t kMostLogitBias = 1024;
 

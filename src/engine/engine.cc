@@ -29,15 +29,16 @@ void note_cache_size(const Model& model, const CacheSize& size, const EngineOpti
   }
   const std::int64_t all = full_blocks_needed(size.spec, o.context) * o.max_sequences;
   if (size.spec.full_blocks < all) {
-    log.info("the KV cache holds {} of the {} tokens that {} sequences of {} could need", size.spec.full_blocks * o.block_size,
-             all * o.block_size, o.max_sequences, o.context);
+    log.info("the KV cache holds {} of the {} tokens that {} sequences of {} could need",
+             size.spec.full_blocks * o.block_size, all * o.block_size, o.max_sequences, o.context);
   }
 }
 
 }  // namespace
 
 struct Engine::Impl {
-  Impl(const Model& m, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids, CacheSize cache_size, ThreadPool& pool)
+  Impl(const Model& m, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids, CacheSize cache_size,
+       ThreadPool& pool)
       : model(m),
         rules(decoding_rules(m.config, tokenizer, std::move(stop_ids))),
         size(std::move(cache_size)),
@@ -67,8 +68,8 @@ struct Engine::Impl {
   bool stepping = false;
 };
 
-Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids, const EngineOptions& options,
-               ThreadPool& pool, const Log& log) {
+Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids,
+               const EngineOptions& options, ThreadPool& pool, const Log& log) {
   CacheSize size = choose_cache_size(model, options);
   note_cache_size(model, size, options, log);
   impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), std::move(size), pool);
@@ -87,10 +88,12 @@ RequestId Engine::submit(Request request) {
   state->prompt = expand_prompt(e.model.config, r.prompt, static_cast<std::int64_t>(r.images.size()));
   state->image_embeds.resize(r.images.size());
   state->max_new_tokens = std::min(r.options.max_new_tokens, e.size.options.context - state->prompt.rows());
-  for (int choice = 0; choice < r.n; ++choice) state->sequences.push_back(std::make_unique<Sequence>(*state, choice, e.rules));
+  for (int choice = 0; choice < r.n; ++choice)
+    state->sequences.push_back(std::make_unique<Sequence>(*state, choice, e.rules));
   Sequence& first = *state->sequences.front();
   if (!first.done) {
-    for (int choice = 1; choice < r.n; ++choice) first.forks.push_back(state->sequences[static_cast<std::size_t>(choice)].get());
+    for (int choice = 1; choice < r.n; ++choice)
+      first.forks.push_back(state->sequences[static_cast<std::size_t>(choice)].get());
     e.scheduler.add(first);
   }
   const RequestId id = state->id;
@@ -281,7 +284,9 @@ std::vector<RequestResult> generate(Engine& engine, std::vector<Request> request
     error = std::current_exception();
     for (const RequestId id : ids) engine.cancel(id);
   }
-  const auto all_finished = [&] { return std::all_of(ids.begin(), ids.end(), [&](RequestId id) { return engine.finished(id); }); };
+  const auto all_finished = [&] {
+    return std::all_of(ids.begin(), ids.end(), [&](RequestId id) { return engine.finished(id); });
+  };
   while (!all_finished() && engine.step()) {
   }
   std::vector<RequestResult> results;

@@ -1,7 +1,7 @@
 #pragma once
-// Engine: requests in, tokens out. Each step schedules rows of many sequences (chunks of prompts and single decode rows)
-// under a token budget, runs the model once, and draws the next tokens. The text of a request does not depend on what else
-// is in the batch.
+// Engine: requests in, tokens out. Each step schedules rows of many sequences (chunks of prompts and single decode
+// rows) under a token budget, runs the model once, and draws the next tokens. The text of a request does not depend on
+// what else is in the batch.
 
 #include <memory>
 
@@ -13,12 +13,12 @@
 namespace gov {
 
 struct EngineOptions {
-  std::int64_t context = 0;          // most positions of one sequence; 0: the model's maximum, less if memory is short
-  std::int64_t max_sequences = 8;    // running at once; more wait
-  std::int64_t chunk = 512;          // most rows of one step (more only if more sequences than that decode at once)
-  std::int64_t block_size = 16;      // positions of a cache block, a multiple of 8
-  DType kv_dtype = DType::kF32;      // F32 or BF16
-  std::uint64_t memory_limit = 0;    // bytes; 0: what the machine has available
+  std::int64_t context = 0;        // most positions of one sequence; 0: the model's maximum, less if memory is short
+  std::int64_t max_sequences = 8;  // running at once; more wait
+  std::int64_t chunk = 512;        // most rows of one step (more only if more sequences than that decode at once)
+  std::int64_t block_size = 16;    // positions of a cache block, a multiple of 8
+  DType kv_dtype = DType::kF32;    // F32 or BF16
+  std::uint64_t memory_limit = 0;  // bytes; 0: what the machine has available
   // For tests: before each step checks who owns which block and fills all free blocks with NaN.
   bool check_blocks = false;
 };
@@ -26,23 +26,24 @@ struct EngineOptions {
 struct EngineStats {
   std::int64_t steps = 0, prompt_rows = 0, decode_rows = 0, images = 0;
   double prefill_seconds = 0, decode_seconds = 0, encode_seconds = 0;  // mixed steps count as prefill
-  std::int64_t preemptions = 0;                   // sequences that had to give their blocks back and were computed again
+  std::int64_t preemptions = 0;  // sequences that had to give their blocks back and were computed again
   std::int64_t full_blocks = 0, sliding_blocks = 0;            // of the cache
   std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now
 };
 
 using RequestId = std::int64_t;
 
-// Not thread-safe: one thread calls it. From another thread a request is ended through Request::cancel. A callback may call
-// submit(), cancel() and take(), but not step().
+// Not thread-safe: one thread calls it. From another thread a request is ended through Request::cancel. A callback may
+// call submit(), cancel() and take(), but not step().
 class Engine {
  public:
-  // Plans the memory first and throws Error kOutOfMemory, with the plan in one line, when it cannot fit. The cache holds
-  // max_sequences of full length if that fits, otherwise as many blocks as fit, at least one sequence's. An option out of
-  // range is Error kInvalidArgument. stop_ids: the eos ids; one outside the vocabulary is never drawn and has no effect.
-  // `model`, `tokenizer` and `pool` must outlive the engine. tokenizer may be null: no text, no stop strings.
-  Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids, const EngineOptions& options,
-         ThreadPool& pool, const Log& log = {});
+  // Plans the memory first and throws Error kOutOfMemory, with the plan in one line, when it cannot fit. The cache
+  // holds max_sequences of full length if that fits, otherwise as many blocks as fit, at least one sequence's. An
+  // option out of range is Error kInvalidArgument. stop_ids: the eos ids; one outside the vocabulary is never drawn and
+  // has no effect. `model`, `tokenizer` and `pool` must outlive the engine. tokenizer may be null: no text, no stop
+  // strings.
+  Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids,
+         const EngineOptions& options, ThreadPool& pool, const Log& log = {});
   ~Engine();
 
   // Checks the request (Error kInvalidArgument or kContextLength: nothing was queued) and queues it.
@@ -51,7 +52,8 @@ class Engine {
   bool step();
   // Whether all its choices are done, or it failed. An unknown id is Error kNotFound here and below.
   bool finished(RequestId id) const;
-  // The result, then forgets the request; throws the request's error if it failed, kInvalidArgument if it is not finished.
+  // The result, then forgets the request; throws the request's error if it failed, kInvalidArgument if it is not
+  // finished.
   RequestResult take(RequestId id);
   // Ends a request; its completions so far are kept with finish reason cancelled. The callback is not called any more.
   void cancel(RequestId id);

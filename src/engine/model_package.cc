@@ -111,8 +111,8 @@ Preprocessor load_preprocessor(const Config& config, const fs::path& root) {
 Tokenizer load_tokenizer(const Config& config, const fs::path& root) {
   Tokenizer tokenizer = Tokenizer::load(root);
   if (tokenizer.vocab_size() > config.vocab_size) {
-    fail(ErrorCode::kInvalidArgument, "{}: the tokenizer has ids up to {}, the model's vocabulary ends at {}", root.string(),
-         tokenizer.vocab_size() - 1, config.vocab_size - 1);
+    fail(ErrorCode::kInvalidArgument, "{}: the tokenizer has ids up to {}, the model's vocabulary ends at {}",
+         root.string(), tokenizer.vocab_size() - 1, config.vocab_size - 1);
   }
   return tokenizer;
 }
@@ -138,7 +138,9 @@ ModelPackage load_package(const fs::path& folder, ThreadPool& pool, const Log& l
   Preprocessor preprocessor = load_preprocessor(model.config, root);
   std::vector<std::int32_t> ids = stop_ids(model.config, root);
   const ChatFormat format = default_chat_format(tokenizer);
-  return {root, std::move(model), std::move(tokenizer), std::move(preprocessor), std::move(ids), load_chat_template(root), format};
+  return {
+      root,  std::move(model), std::move(tokenizer), std::move(preprocessor), std::move(ids), load_chat_template(root),
+      format};
 }
 
 ops::SamplingParams default_sampling(const fs::path& folder) {

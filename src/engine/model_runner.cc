@@ -24,8 +24,8 @@ std::int64_t ModelRunner::encode_images(const ScheduledRows& rows) {
     if (!state.image_embeds[image].empty()) continue;
     std::vector<float>& pixels = state.request.images[image];
     std::vector<float> embeds(static_cast<std::size_t>(tokens * hidden));
-    gov::encode_images(ctx_, model_, Tensor::of(pixels.data(), {1, vision.num_channels, side, side}, "pixel_values"), *vision_acts_,
-                       Tensor::of(embeds.data(), {tokens, hidden}, "vision_embeds"));
+    gov::encode_images(ctx_, model_, Tensor::of(pixels.data(), {1, vision.num_channels, side, side}, "pixel_values"),
+                       *vision_acts_, Tensor::of(embeds.data(), {tokens, hidden}, "vision_embeds"));
     state.image_embeds[image] = std::move(embeds);
     pixels = {};
     ++encoded;

@@ -22,7 +22,8 @@ class ModelRunner {
 
   Context& context() { return ctx_; }
 
-  // Encodes the images of the request whose rows are in `rows` and that are not encoded yet; frees their pixels. Returns how many.
+  // Encodes the images of the request whose rows are in `rows` and that are not encoded yet; frees their pixels.
+  // Returns how many.
   std::int64_t encode_images(const ScheduledRows& rows);
   // Runs the step. The images of all rows must be encoded.
   std::vector<Drawn> run(const Step& step, const BlockManager& blocks);

@@ -14,13 +14,13 @@
 namespace gov {
 
 struct GenerationOptions {
-  ops::SamplingParams sampling;              // temperature 0 = greedy
-  std::int64_t max_new_tokens = 256;         // at most; cut so that prompt + output fit the context
-  std::int64_t min_new_tokens = 0;           // eos ids and stop_tokens are not drawn, stop strings not sought, before
-  std::vector<std::string> stop;             // the text ends before the one that is complete first; UTF-8, <= 16 of 1..256 bytes
-  std::vector<std::int32_t> stop_tokens;     // besides the model's eos ids
+  ops::SamplingParams sampling;       // temperature 0 = greedy
+  std::int64_t max_new_tokens = 256;  // at most; cut so that prompt + output fit the context
+  std::int64_t min_new_tokens = 0;    // eos ids and stop_tokens are not drawn, stop strings not sought, before
+  std::vector<std::string> stop;  // the text ends before the one that is complete first; UTF-8, <= 16 of 1..256 bytes
+  std::vector<std::int32_t> stop_tokens;  // besides the model's eos ids
   bool ignore_eos = false;
-  int logprobs = -1;                         // -1 none; n >= 0: of the token drawn and the n (<= 20) likeliest
+  int logprobs = -1;  // -1 none; n >= 0: of the token drawn and the n (<= 20) likeliest
   std::vector<ops::LogitBias> logit_bias;
 };
 
@@ -29,8 +29,8 @@ struct TokenLogprob {
   float logprob;
 };
 
-// One token of one choice, as it is produced. The texts of a choice's events, joined, are its completion's text. If text was
-// still held back when an eos or stop token came, a last event brings it, with token -1 and no logprob.
+// One token of one choice, as it is produced. The texts of a choice's events, joined, are its completion's text. If
+// text was still held back when an eos or stop token came, a last event brings it, with token -1 and no logprob.
 struct TokenEvent {
   int choice = 0;
   std::int32_t token = 0;
@@ -40,12 +40,12 @@ struct TokenEvent {
 };
 
 struct Request {
-  std::vector<std::int32_t> prompt;              // may hold config.image_token_id, one for each image, or none
-  std::vector<std::vector<float>> images;        // pixel_values [3, image_size, image_size] each, in order
+  std::vector<std::int32_t> prompt;        // may hold config.image_token_id, one for each image, or none
+  std::vector<std::vector<float>> images;  // pixel_values [3, image_size, image_size] each, in order
   GenerationOptions options;
-  int n = 1;                                     // independent choices; choice i uses stream i of the seed
+  int n = 1;                                        // independent choices; choice i uses stream i of the seed
   std::function<void(const TokenEvent&)> on_token;  // optional; called between steps, in order per choice
-  const std::atomic<bool>* cancel = nullptr;     // optional; true ends the request within one step
+  const std::atomic<bool>* cancel = nullptr;        // optional; true ends the request within one step
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
@@ -53,19 +53,19 @@ const char* finish_reason_name(FinishReason reason);  // "stop", "length", "canc
 
 struct Completion {
   int choice = 0;
-  std::vector<std::int32_t> tokens;   // without the eos or stop token that ended it; with those of a stop string
-  std::string text;                   // decoded, special tokens left out, cut before a stop string
+  std::vector<std::int32_t> tokens;  // without the eos or stop token that ended it; with those of a stop string
+  std::string text;                  // decoded, special tokens left out, cut before a stop string
   FinishReason finish_reason = FinishReason::kStop;
-  std::string stop_match;             // the stop string that ended it, if one did
-  std::int32_t stop_token = -1;       // the eos or stop token that ended it, if one did
-  std::vector<float> logprobs;                              // [tokens], with options.logprobs >= 0
-  std::vector<std::vector<TokenLogprob>> top_logprobs;      // [tokens][<= n]
+  std::string stop_match;                               // the stop string that ended it, if one did
+  std::int32_t stop_token = -1;                         // the eos or stop token that ended it, if one did
+  std::vector<float> logprobs;                          // [tokens], with options.logprobs >= 0
+  std::vector<std::vector<TokenLogprob>> top_logprobs;  // [tokens][<= n]
 };
 
 struct RequestResult {
-  std::vector<Completion> choices;    // [n]
-  std::int64_t prompt_tokens = 0;     // image rows included
-  double first_token_seconds = 0;     // from submission
+  std::vector<Completion> choices;  // [n]
+  std::int64_t prompt_tokens = 0;   // image rows included
+  double first_token_seconds = 0;   // from submission
   double total_seconds = 0;
 };
 

@@ -71,7 +71,8 @@ void Scheduler::fork(Sequence& leader) {
   }
 }
 
-// Schedules up to `most` rows, taking blocks from the youngest sequences if need be; from this one too, if it is the youngest.
+// Schedules up to `most` rows, taking blocks from the youngest sequences if need be; from this one too, if it is the
+// youngest.
 void Scheduler::schedule_rows(Sequence& sequence, std::int64_t most, Step& step) {
   const std::int64_t begin = sequence.computed, end = std::min(goal(sequence), begin + most);
   while (!blocks_.prepare(sequence.blocks, begin, end, step.copies)) {

@@ -1,7 +1,7 @@
 #pragma once
-// Which rows run next. First come, first served: sequences that need one row (decoding) go first, then chunks of prompts in
-// the order of submission, then new sequences while blocks are free. When blocks run out, the youngest sequence gives its
-// blocks back and is computed again later; its text does not change by that.
+// Which rows run next. First come, first served: sequences that need one row (decoding) go first, then chunks of
+// prompts in the order of submission, then new sequences while blocks are free. When blocks run out, the youngest
+// sequence gives its blocks back and is computed again later; its text does not change by that.
 
 #include <algorithm>
 #include <deque>

@@ -54,7 +54,8 @@ Sequence::Sequence(RequestState& state, int choice, const DecodingRules& decodin
   }
   if (options.min_new_tokens > 0) {
     forbidden_early_ = rules->forbidden;
-    if (!options.ignore_eos) forbidden_early_.insert(forbidden_early_.end(), rules->stop_ids.begin(), rules->stop_ids.end());
+    if (!options.ignore_eos)
+      forbidden_early_.insert(forbidden_early_.end(), rules->stop_ids.begin(), rules->stop_ids.end());
     forbidden_early_.insert(forbidden_early_.end(), options.stop_tokens.begin(), options.stop_tokens.end());
   }
   if (rules->tokenizer) decoder_.emplace(*rules->tokenizer, true);
@@ -127,7 +128,9 @@ void Sequence::finish(FinishReason reason) {
 
 bool Sequence::stops_at(std::int32_t token) const {
   const GenerationOptions& options = request->request.options;
-  const auto among = [&](const std::vector<std::int32_t>& ids) { return std::find(ids.begin(), ids.end(), token) != ids.end(); };
+  const auto among = [&](const std::vector<std::int32_t>& ids) {
+    return std::find(ids.begin(), ids.end(), token) != ids.end();
+  };
   return (!options.ignore_eos && among(rules->stop_ids)) || among(options.stop_tokens);
 }
 

@@ -17,21 +17,24 @@ namespace gov {
 
 // A prompt with its images' rows in place. Positions run over these rows.
 struct ExpandedPrompt {
-  std::vector<std::int32_t> tokens;      // [rows], 0 on image rows
-  std::vector<std::int32_t> image_rows;  // [rows], image * rows_per_image + row within it, or -1 for text; empty without images
+  std::vector<std::int32_t> tokens;  // [rows], 0 on image rows
+  std::vector<std::int32_t>
+      image_rows;  // [rows], image * rows_per_image + row within it, or -1 for text; empty without images
   std::int64_t rows() const { return static_cast<std::int64_t>(tokens.size()); }
-  std::int32_t image_row(std::int64_t row) const { return image_rows.empty() ? -1 : image_rows[static_cast<std::size_t>(row)]; }
+  std::int32_t image_row(std::int64_t row) const {
+    return image_rows.empty() ? -1 : image_rows[static_cast<std::size_t>(row)];
+  }
 };
 
-// Places the image rows: instead of each image token, or in front of everything if there is none (model.md section 7 of the
-// project's notes). The counts must already agree.
+// Places the image rows: instead of each image token, or in front of everything if there is none (model.md section 7 of
+// the project's notes). The counts must already agree.
 ExpandedPrompt expand_prompt(const Config& config, std::span<const std::int32_t> prompt, std::int64_t images);
 
 // What all sequences of an engine share.
 struct DecodingRules {
-  const Tokenizer* tokenizer = nullptr;      // may be null
-  std::vector<std::int32_t> stop_ids;        // eos ids
-  std::vector<std::int32_t> forbidden;       // never drawn: the image token, ids without token
+  const Tokenizer* tokenizer = nullptr;  // may be null
+  std::vector<std::int32_t> stop_ids;    // eos ids
+  std::vector<std::int32_t> forbidden;   // never drawn: the image token, ids without token
 };
 
 struct Sequence;
@@ -41,9 +44,9 @@ struct RequestState {
   std::int64_t id = 0;
   Request request;
   ExpandedPrompt prompt;
-  std::vector<std::vector<float>> image_embeds;  // per image, empty until encoded; [rows_per_image, hidden_size]
+  std::vector<std::vector<float>> image_embeds;      // per image, empty until encoded; [rows_per_image, hidden_size]
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
-  std::int64_t max_new_tokens = 0;  // cut to the context
+  std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;
   double first_token_seconds = -1;
   double total_seconds = 0;
@@ -60,10 +63,13 @@ struct Sequence {
   // Rows of the prompt and the tokens drawn so far; those from `computed` on are not in the cache yet.
   std::int64_t rows() const { return request->prompt.rows() + static_cast<std::int64_t>(completion.tokens.size()); }
   std::int32_t token(std::int64_t row) const;
-  std::int32_t image_row(std::int64_t row) const { return row < request->prompt.rows() ? request->prompt.image_row(row) : -1; }
+  std::int32_t image_row(std::int64_t row) const {
+    return row < request->prompt.rows() ? request->prompt.image_row(row) : -1;
+  }
   // Requests in the order of submission, choices in order.
   bool before(const Sequence& other) const {
-    return request->id != other.request->id ? request->id < other.request->id : completion.choice < other.completion.choice;
+    return request->id != other.request->id ? request->id < other.request->id
+                                            : completion.choice < other.completion.choice;
   }
 
   // How the next token is to be drawn. The spans stay valid until accept().
@@ -78,7 +84,8 @@ struct Sequence {
   Completion completion;
   std::int64_t computed = 0;  // rows in the cache
   BlockTables blocks;
-  std::vector<Sequence*> forks;  // choices that begin with this one's prompt blocks once all but its last row is computed
+  std::vector<Sequence*>
+      forks;  // choices that begin with this one's prompt blocks once all but its last row is computed
   bool done = false;
 
  private:
@@ -87,10 +94,10 @@ struct Sequence {
   std::string take_text(std::int32_t token);
   void emit(std::int32_t token, std::string_view text, float logprob, std::span<const TokenLogprob> top) const;
 
-  bool penalised_ = false;                      // counts are kept only when a penalty needs them
+  bool penalised_ = false;  // counts are kept only when a penalty needs them
   std::vector<ops::TokenCount> counts_;
   std::unordered_map<std::int32_t, std::size_t> count_index_;
-  std::vector<std::int32_t> forbidden_early_;   // before min_new_tokens: the forbidden ids and the stop ids
+  std::vector<std::int32_t> forbidden_early_;  // before min_new_tokens: the forbidden ids and the stop ids
   std::optional<StreamDecoder> decoder_;
   StopMatcher matcher_;
 };

@@ -8,8 +8,8 @@
 
 namespace gov {
 
-// The stop string that is complete first ends the text; of several that end at the same byte, the longest. This does not
-// depend on how the text was cut into pieces. Memory and time are bounded by the longest stop string.
+// The stop string that is complete first ends the text; of several that end at the same byte, the longest. This does
+// not depend on how the text was cut into pieces. Memory and time are bounded by the longest stop string.
 class StopMatcher {
  public:
   explicit StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {}

@@ -245,7 +245,7 @@ void note_unknown(const Section& s, const Log& log) {
 
 Config parse_config(std::string_view json, const Log& log) {
   if (json.size() > (std::size_t{16} << 20)) fail(ErrorCode::kCorrupt, "config: larger than 16 MiB");
-  dom::parser parser(json.size() + 1);
+  dom::parser parser;
   dom::element root;
   const simdjson::padded_string padded(json);
   if (const auto error = parser.parse(padded).get(root)) {

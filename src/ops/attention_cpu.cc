@@ -35,18 +35,20 @@ void check_sequences(const AttentionArgs& args) {
     const std::int64_t columns = args.block_tables.shape[1];
     const std::int64_t begin = visible_keys(args, kv[s] - rows, kv[s]).first / block_size;
     const std::int64_t end = (kv[s] + block_size - 1) / block_size;
-    if (end > columns) fail(ErrorCode::kInvalidArgument, "attention: sequence {} needs {} blocks, its table has {}", s, end, columns);
+    if (end > columns)
+      fail(ErrorCode::kInvalidArgument, "attention: sequence {} needs {} blocks, its table has {}", s, end, columns);
     const std::int32_t* table = args.block_tables.as<std::int32_t>() + s * columns;
     for (std::int64_t b = begin; b < end; ++b) {
       if (table[b] < 0 || table[b] >= blocks) {
-        fail(ErrorCode::kInvalidArgument, "attention: block {} of sequence {} is {}, outside [0, {})", b, s, table[b], blocks);
+        fail(ErrorCode::kInvalidArgument, "attention: block {} of sequence {} is {}, outside [0, {})", b, s, table[b],
+             blocks);
       }
     }
   }
 }
 
-// One call's layout. The query vectors of a (sequence, kv head) are numbered row by row, the heads of the group within a row,
-// and cut into tiles of kAttentionTile.
+// One call's layout. The query vectors of a (sequence, kv head) are numbered row by row, the heads of the group within
+// a row, and cut into tiles of kAttentionTile.
 struct Plan {
   const AttentionArgs& args;
   float* out;
@@ -74,7 +76,8 @@ void locate_keys(const Plan& plan, std::int64_t sequence, std::int64_t kv_head, 
   tile.block_size = args.k_cache.shape[2];
   tile.block_stride = plan.kv_heads * tile.block_size * plan.dim;
   tile.key_stride = plan.dim;
-  const std::size_t offset = static_cast<std::size_t>(kv_head * tile.block_size * plan.dim) * dtype_size(args.k_cache.dtype);
+  const std::size_t offset =
+      static_cast<std::size_t>(kv_head * tile.block_size * plan.dim) * dtype_size(args.k_cache.dtype);
   tile.k = static_cast<const char*>(args.k_cache.data) + offset;
   tile.v = static_cast<const char*>(args.v_cache.data) + offset;
   tile.block_table = args.block_tables.as<std::int32_t>() + sequence * args.block_tables.shape[1];
@@ -126,14 +129,23 @@ void attention(Context& ctx, const AttentionArgs& args, const Tensor& out) {
   const std::int64_t sequences = args.kv_lens.elements();
   const Tensor& keys = args.k ? args.k : args.k_cache;
   const std::int64_t dim = args.q.shape[2], padded = (dim + kAttentionPad - 1) / kAttentionPad * kAttentionPad;
-  Plan plan{args, out.as<float>(), args.q.shape[1], keys.shape[1], args.q.shape[1] / keys.shape[1], dim, nullptr, nullptr,
-            padded * (2 * kAttentionKeys + kAttentionTile) + kAttentionTile * kAttentionKeys, nullptr};
+  Plan plan{args,
+            out.as<float>(),
+            args.q.shape[1],
+            keys.shape[1],
+            args.q.shape[1] / keys.shape[1],
+            dim,
+            nullptr,
+            nullptr,
+            padded * (2 * kAttentionKeys + kAttentionTile) + kAttentionTile * kAttentionKeys,
+            nullptr};
   if (args.sinks) plan.sinks = widen(ctx, args.sinks);
   std::int64_t* tile_start = ctx.workspace.take<std::int64_t>(sequences + 1);
   plan.scratch = ctx.workspace.take<float>(plan.scratch_floats * ctx.pool->size());
   tile_start[0] = 0;
   const auto* cu = args.cu_seqlens.as<std::int32_t>();
-  for (std::int64_t s = 0; s < sequences; ++s) tile_start[s + 1] = tile_start[s] + plan.kv_heads * plan.tiles_of(cu[s + 1] - cu[s]);
+  for (std::int64_t s = 0; s < sequences; ++s)
+    tile_start[s + 1] = tile_start[s] + plan.kv_heads * plan.tiles_of(cu[s + 1] - cu[s]);
   plan.tile_start = tile_start;
   const Kernels& table = kernels(ctx.isa);
   const std::int64_t tiles = tile_start[sequences];

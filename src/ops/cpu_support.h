@@ -25,8 +25,8 @@ struct BiasBlock {
   }
 };
 
-// Rows per task such that each thread gets several, since threads do not run equally fast; at least enough work per task to
-// pay for handing it out.
+// Rows per task such that each thread gets several, since threads do not run equally fast; at least enough work per
+// task to pay for handing it out.
 inline std::int64_t rows_per_task(const Context& ctx, std::int64_t rows, std::int64_t elements_per_row) {
   const std::int64_t fair = rows / (4 * ctx.pool->size()), paying = 4096 / std::max<std::int64_t>(elements_per_row, 1);
   return std::max<std::int64_t>({fair, paying, 1});
@@ -35,12 +35,14 @@ inline std::int64_t rows_per_task(const Context& ctx, std::int64_t rows, std::in
 // Calls body(row) for all rows in parallel.
 template <class Body>
 void for_rows(Context& ctx, std::int64_t rows, std::int64_t elements_per_row, Body&& body) {
-  ctx.pool->parallel_for(rows, rows_per_task(ctx, rows, elements_per_row), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; ++row) body(row);
-  });
+  ctx.pool->parallel_for(rows, rows_per_task(ctx, rows, elements_per_row),
+                         [&](std::int64_t begin, std::int64_t end, int) {
+                           for (std::int64_t row = begin; row < end; ++row) body(row);
+                         });
 }
 
-// out [tokens, rows] = x [tokens, in] weight^T + bias, or added to out. weight [rows, in] (any shape of that many elements).
+// out [tokens, rows] = x [tokens, in] weight^T + bias, or added to out. weight [rows, in] (any shape of that many
+// elements).
 void linear_all_rows(Context& ctx, const float* x, std::int64_t tokens, std::int64_t in, const Tensor& weight,
                      std::int64_t rows, const Tensor& bias, float* out, bool accumulate);
 

@@ -12,7 +12,8 @@ void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& targets, co
   const std::int32_t* target = targets.as<std::int32_t>();
   for (std::int64_t t = 0; t < targets.elements(); ++t) {
     if (target[t] >= vocabulary) {
-      fail(ErrorCode::kInvalidArgument, "cross_entropy: target {} at {} is outside the {} classes", target[t], t, vocabulary);
+      fail(ErrorCode::kInvalidArgument, "cross_entropy: target {} at {} is outside the {} classes", target[t], t,
+           vocabulary);
     }
   }
   for_rows(ctx, logits.shape[0], vocabulary, [&](std::int64_t t) {

@@ -41,7 +41,8 @@ DeviceLimits measure_device_limits(ThreadPool& pool, CpuIsa isa) {
     });
     const double seconds = shortest(0.2, [&] {
       pool.parallel_for(runs, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-        for (std::int64_t i = begin; i < end; ++i) sink[static_cast<std::size_t>(thread)] += table.read_sum(data + i * kRun, kRun);
+        for (std::int64_t i = begin; i < end; ++i)
+          sink[static_cast<std::size_t>(thread)] += table.read_sum(data + i * kRun, kRun);
       });
     });
     limits.read_gbps = static_cast<double>(runs * kRun) * sizeof(float) / seconds * 1e-9;
@@ -51,7 +52,8 @@ DeviceLimits measure_device_limits(ThreadPool& pool, CpuIsa isa) {
   const std::int64_t tasks = 8 * pool.size();
   const double seconds = shortest(0.2, [&] {
     pool.parallel_for(tasks, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
-      for (std::int64_t i = begin; i < end; ++i) sink[static_cast<std::size_t>(thread)] += table.fma_chains(kSteps, 1e-3f);
+      for (std::int64_t i = begin; i < end; ++i)
+        sink[static_cast<std::size_t>(thread)] += table.fma_chains(kSteps, 1e-3f);
     });
   });
   limits.fma_gflops = static_cast<double>(tasks * kSteps * kFmaChains * table.lanes) * 2 / seconds * 1e-9;

@@ -1,9 +1,9 @@
 #pragma once
-// The hot loops. One source, compiled once per instruction set into its own namespace (kernels_<isa>.cc); this header is what
-// the rest of ops sees of them: plain argument structs and one table of function pointers per instruction set.
+// The hot loops. One source, compiled once per instruction set into its own namespace (kernels_<isa>.cc); this header
+// is what the rest of ops sees of them: plain argument structs and one table of function pointers per instruction set.
 //
-// It is included by units compiled for AVX2 and AVX-512, so it holds no inline functions: a copy of one, emitted there, could
-// be the one the linker keeps for the whole program.
+// It is included by units compiled for AVX2 and AVX-512, so it holds no inline functions: a copy of one, emitted there,
+// could be the one the linker keeps for the whole program.
 
 #include <cstdint>
 
@@ -11,8 +11,8 @@
 
 namespace gov::ops {
 
-// out[t][r] = weight[r] . x(t) + bias[r] for r < rows, t < tokens. Each sum has its own lanes in one fixed order, so a result
-// does not depend on `rows`, `tokens` or how they were cut.
+// out[t][r] = weight[r] . x(t) + bias[r] for r < rows, t < tokens. Each sum has its own lanes in one fixed order, so a
+// result does not depend on `rows`, `tokens` or how they were cut.
 struct LinearArgs {
   const float* x;              // row t at x + (x_rows ? x_rows[t] : t) * x_stride
   const std::int32_t* x_rows;  // gather, or null
@@ -28,21 +28,21 @@ struct LinearArgs {
   bool accumulate;  // out += instead of out =
 };
 
-inline constexpr int kAttentionKeys = 64;   // keys per block; blocks start at multiples of it in the sequence
-inline constexpr int kAttentionTile = 64;   // at most this many (query row, head) vectors per tile
+inline constexpr int kAttentionKeys = 64;  // keys per block; blocks start at multiples of it in the sequence
+inline constexpr int kAttentionTile = 64;  // at most this many (query row, head) vectors per tile
 inline constexpr int kMaxHeadDim = 256;
-inline constexpr int kAttentionPad = 16;    // scratch rows of length D are padded to a multiple of this
+inline constexpr int kAttentionPad = 16;  // scratch rows of length D are padded to a multiple of this
 
 // One tile: `count` query vectors sharing one kv head. Scratch sizes in floats, D' = D padded to kAttentionPad.
 struct AttentionTile {
   int count;
   int dim;
   float scale;
-  const float* const* q;            // [count] rows of D
-  float* const* out;                // [count] rows of D
-  const std::int64_t* first;        // [count] first visible key of each vector
-  const std::int64_t* last;         // [count] one past the last visible key
-  const float* sink;                // [count], or null
+  const float* const* q;      // [count] rows of D
+  float* const* out;          // [count] rows of D
+  const std::int64_t* first;  // [count] first visible key of each vector
+  const std::int64_t* last;   // [count] one past the last visible key
+  const float* sink;          // [count], or null
   // Row of key j: paged when block_table is set, else k + j * key_stride.
   const void* k;
   const void* v;

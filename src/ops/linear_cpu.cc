@@ -16,7 +16,8 @@ void linear_all_rows(Context& ctx, const float* x, std::int64_t tokens, std::int
   const std::size_t row_bytes = static_cast<std::size_t>(in) * dtype_size(weight.dtype);
   const std::int64_t fair = rows / (8 * ctx.pool->size()) / 4 * 4;
   const std::int64_t row_block = std::clamp<std::int64_t>(fair, 8, kMaxRowBlock);
-  const std::int64_t row_blocks = (rows + row_block - 1) / row_block, token_blocks = (tokens + kTokenBlock - 1) / kTokenBlock;
+  const std::int64_t row_blocks = (rows + row_block - 1) / row_block,
+                     token_blocks = (tokens + kTokenBlock - 1) / kTokenBlock;
   ctx.pool->parallel_for(row_blocks * token_blocks, 1, [&](std::int64_t begin, std::int64_t end, int) {
     BiasBlock bias_block;
     for (std::int64_t task = begin; task < end; ++task) {
@@ -37,8 +38,10 @@ void linear_all_rows(Context& ctx, const float* x, std::int64_t tokens, std::int
   });
 }
 
-void cpu::linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, bool accumulate) {
-  linear_all_rows(ctx, x.as<float>(), x.shape[0], x.shape[1], weight, weight.shape[0], bias, out.as<float>(), accumulate);
+void cpu::linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out,
+                 bool accumulate) {
+  linear_all_rows(ctx, x.as<float>(), x.shape[0], x.shape[1], weight, weight.shape[0], bias, out.as<float>(),
+                  accumulate);
 }
 
 }  // namespace gov::ops

@@ -1,5 +1,5 @@
-// Mixture of experts: the (token, k) pairs are sorted by expert, each expert's tokens go through its two projections as one
-// matrix product, and the results are combined per token in ascending k.
+// Mixture of experts: the (token, k) pairs are sorted by expert, each expert's tokens go through its two projections as
+// one matrix product, and the results are combined per token in ascending k.
 #include "ops/cpu_support.h"
 #include "ops/ops_list.h"
 
@@ -69,7 +69,8 @@ struct Projection {
       args.weight = p.blocks.as<std::uint8_t>() + index * static_cast<std::size_t>(in / 2);
       args.scales = p.scales.as<std::uint8_t>() + index * static_cast<std::size_t>(in / 32);
     } else {
-      args.weight = static_cast<const char*>(p.weight.data) + index * static_cast<std::size_t>(in) * dtype_size(p.weight.dtype);
+      args.weight =
+          static_cast<const char*>(p.weight.data) + index * static_cast<std::size_t>(in) * dtype_size(p.weight.dtype);
     }
     args.in = in;
     args.x_stride = in;

@@ -16,7 +16,8 @@ struct Check {
   const char* op;
 
   void memory(const Tensor& t, const char* what) const {
-    if (t.device != ctx.device) fail(ErrorCode::kInvalidArgument, "{}: {} is on another device than the context", op, what);
+    if (t.device != ctx.device)
+      fail(ErrorCode::kInvalidArgument, "{}: {} is on another device than the context", op, what);
     if (!t.data && t.elements() != 0) fail(ErrorCode::kInvalidArgument, "{}: {} is empty", op, what);
   }
   void rank(const Tensor& t, const char* what, int wanted) const {
@@ -32,7 +33,8 @@ struct Check {
   }
   void typed(const Tensor& t, const char* what, DType dtype, const Shape& wanted) const {
     if (t.dtype != dtype) {
-      fail(ErrorCode::kInvalidArgument, "{}: {} must be {}, it is {}", op, what, dtype_name(dtype), dtype_name(t.dtype));
+      fail(ErrorCode::kInvalidArgument, "{}: {} must be {}, it is {}", op, what, dtype_name(dtype),
+           dtype_name(t.dtype));
     }
     shape(t, what, wanted);
   }
@@ -58,12 +60,14 @@ struct Check {
     if (in.data != out.data) distinct(in, what, out);
   }
   void positive(double value, const char* what) const {
-    if (!(value > 0) || !std::isfinite(value)) fail(ErrorCode::kInvalidArgument, "{}: {} must be positive, it is {}", op, what, value);
+    if (!(value > 0) || !std::isfinite(value))
+      fail(ErrorCode::kInvalidArgument, "{}: {} must be positive, it is {}", op, what, value);
   }
   void equal(std::int64_t value, const char* what, std::int64_t wanted) const {
     if (value != wanted) fail(ErrorCode::kInvalidArgument, "{}: {} must be {}, it is {}", op, what, wanted, value);
   }
-  void projection(const ExpertProjection& p, const char* what, std::int64_t experts, std::int64_t out, std::int64_t in) const {
+  void projection(const ExpertProjection& p, const char* what, std::int64_t experts, std::int64_t out,
+                  std::int64_t in) const {
     if (p.blocks) {
       typed(p.blocks, what, DType::kU8, {experts, out, in / 32, 16});
       typed(p.scales, what, DType::kU8, {experts, out, in / 32});
@@ -85,7 +89,8 @@ double bytes_of(std::initializer_list<const Tensor*> tensors) {
 
 double number(std::int64_t n) { return static_cast<double>(n); }
 
-// (query, key) pairs that attend to each other, over all heads. Known on the host only when the lengths are in its memory.
+// (query, key) pairs that attend to each other, over all heads. Known on the host only when the lengths are in its
+// memory.
 double attention_pairs(const AttentionArgs& args) {
   if (args.q.device != DeviceKind::kCpu) return 0;
   const auto* cu = args.cu_seqlens.as<std::int32_t>();
@@ -168,7 +173,8 @@ void layer_norm(Context& ctx, const Tensor& x, const Tensor& weight, const Tenso
   GOV_DISPATCH(layer_norm, x, weight, bias, eps, out);
 }
 
-void linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, bool accumulate) {
+void linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out,
+            bool accumulate) {
   const Check check{ctx, "linear"};
   check.rank(x, "x", 2);
   check.rank(weight, "weight", 2);
@@ -242,7 +248,8 @@ void check_attention_keys(const Check& check, const AttentionArgs& a) {
   check.typed(a.k_cache, "k_cache", dtype, {a.k_cache.shape[0], a.k_cache.shape[1], a.k_cache.shape[2], dim});
   check.typed(a.v_cache, "v_cache", dtype, a.k_cache.shape);
   if (a.k_cache.shape[2] < 8 || a.k_cache.shape[2] % 8 != 0) {
-    fail(ErrorCode::kInvalidArgument, "attention: the block size must be a multiple of 8, it is {}", a.k_cache.shape[2]);
+    fail(ErrorCode::kInvalidArgument, "attention: the block size must be a multiple of 8, it is {}",
+         a.k_cache.shape[2]);
   }
   check.rank(a.block_tables, "block_tables", 2);
   check.typed(a.block_tables, "block_tables", DType::kI32, {a.kv_lens.shape[0], a.block_tables.shape[1]});
@@ -266,7 +273,8 @@ void attention(Context& ctx, const AttentionArgs& args, const Tensor& out) {
   if (dim < 2 || dim > 256 || dim % 2 != 0) {
     fail(ErrorCode::kInvalidArgument, "attention: the head width must be even and at most 256, it is {}", dim);
   }
-  if (args.window < 0) fail(ErrorCode::kInvalidArgument, "attention: the window must not be negative, it is {}", args.window);
+  if (args.window < 0)
+    fail(ErrorCode::kInvalidArgument, "attention: the window must not be negative, it is {}", args.window);
   check.optional_weight(args.sinks, "sinks", {heads});
   check.f32(out, "out", args.q.shape);
   check.distinct(args.q, "q", out);
@@ -294,7 +302,8 @@ void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& b
     fail(ErrorCode::kInvalidArgument, "router: cannot select {} of {} experts (at most 64)", count, experts);
   }
   check.distinct(x, "x", logits);
-  ctx.begin_op(bytes_of({&x, &weight, &bias, &logits, &indices, &weights}), 2 * number(tokens) * number(weight.elements()));
+  ctx.begin_op(bytes_of({&x, &weight, &bias, &logits, &indices, &weights}),
+               2 * number(tokens) * number(weight.elements()));
   GOV_DISPATCH(router, x, weight, bias, vision_bias, modality, logits, indices, weights);
 }
 
@@ -327,7 +336,8 @@ void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& wei
   check.f32(out, "out", x.shape);
   check.distinct(x, "x", out);
   const double expert_bytes = bytes_of({&gate_up.weight, &gate_up.blocks, &gate_up.scales, &gate_up.bias, &down.weight,
-                                        &down.blocks, &down.scales, &down.bias}) / number(std::max<std::int64_t>(experts, 1));
+                                        &down.blocks, &down.scales, &down.bias}) /
+                              number(std::max<std::int64_t>(experts, 1));
   const double active = active_experts(indices, experts);
   ctx.begin_op(bytes_of({&x, &indices, &weights, &out, &out}) + active * expert_bytes,
                number(indices.elements()) * 6 * number(hidden) * number(inner));
@@ -428,8 +438,10 @@ void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows,
   const Check check{ctx, "sample"};
   check.rank(logits, "logits", 2);
   check.f32(logits, "logits", {static_cast<std::int64_t>(rows.size()), logits.shape[1]});
-  if (results.size() != rows.size()) fail(ErrorCode::kInvalidArgument, "sample: {} results for {} rows", results.size(), rows.size());
-  if (!rows.empty() && logits.shape[1] < 1) fail(ErrorCode::kInvalidArgument, "sample: logits must have at least one column");
+  if (results.size() != rows.size())
+    fail(ErrorCode::kInvalidArgument, "sample: {} results for {} rows", results.size(), rows.size());
+  if (!rows.empty() && logits.shape[1] < 1)
+    fail(ErrorCode::kInvalidArgument, "sample: logits must have at least one column");
   for (std::size_t i = 0; i < rows.size(); ++i) check_sample_row(rows[i], i);
   ctx.begin_op(bytes_of({&logits}), 0);
   GOV_DISPATCH(sample, logits, rows, results);

@@ -6,8 +6,10 @@
 namespace gov::ops::cpu {
 namespace {
 
-// The K largest logits in descending order, ties to the lower index; NaN counts as the smallest. Then softmax over the K.
-void select_experts(const float* logits, std::int64_t experts, std::int64_t count, std::int32_t* indices, float* weights) {
+// The K largest logits in descending order, ties to the lower index; NaN counts as the smallest. Then softmax over the
+// K.
+void select_experts(const float* logits, std::int64_t experts, std::int64_t count, std::int32_t* indices,
+                    float* weights) {
   bool taken[1024] = {};
   for (std::int64_t k = 0; k < count; ++k) {
     std::int64_t best = -1;

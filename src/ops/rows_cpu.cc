@@ -32,7 +32,8 @@ void append_rows(Context& ctx, const Tensor& rows, const std::int64_t* slots, co
     if (slots[t] < 0) return;
     const std::int64_t block = slots[t] / block_size, row = slots[t] % block_size;
     for (std::int64_t h = 0; h < heads; ++h) {
-      copy_row(rows.as<float>() + (t * heads + h) * dim, dim, cache.as<C>() + ((block * heads + h) * block_size + row) * dim);
+      copy_row(rows.as<float>() + (t * heads + h) * dim, dim,
+               cache.as<C>() + ((block * heads + h) * block_size + row) * dim);
     }
   });
 }
@@ -69,7 +70,8 @@ void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slo
   const std::int64_t capacity = k_cache.shape[0] * k_cache.shape[2];
   for (std::int64_t t = 0; t < slots.elements(); ++t) {
     if (slot[t] >= capacity) {
-      fail(ErrorCode::kInvalidArgument, "kv_append: slot {} at {} is outside the cache's {} rows", slot[t], t, capacity);
+      fail(ErrorCode::kInvalidArgument, "kv_append: slot {} at {} is outside the cache's {} rows", slot[t], t,
+           capacity);
     }
   }
   const auto append = k_cache.dtype == DType::kBF16 ? append_rows<bf16> : append_rows<float>;

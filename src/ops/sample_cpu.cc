@@ -1,5 +1,5 @@
-// Draws one token per row. Filters work on a list of candidates and are exact: they keep what a full sort would keep, but sort
-// only as far down as the kept set reaches.
+// Draws one token per row. Filters work on a list of candidates and are exact: they keep what a full sort would keep,
+// but sort only as far down as the kept set reaches.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -35,7 +35,8 @@ struct Candidates {
     for (std::int64_t i = 0; i < count; ++i) sum += static_cast<double>(first[i].weight);
     return sum;
   }
-  // Keeps the shortest prefix in the order of `before` whose weight reaches `share` of the total; at least one candidate.
+  // Keeps the shortest prefix in the order of `before` whose weight reaches `share` of the total; at least one
+  // candidate.
   template <class Before>
   void keep_share(double share, Before before) {
     const double wanted = share * total();
@@ -106,7 +107,8 @@ void fill_top_logprobs(const float* logits, std::int64_t vocabulary, int n, doub
   }
 }
 
-// Locally typical: candidates whose surprise -log p is nearest the entropy, until they hold typical_p of the probability.
+// Locally typical: candidates whose surprise -log p is nearest the entropy, until they hold typical_p of the
+// probability.
 void keep_typical(Candidates& c, float typical_p, float largest, float temperature) {
   const double log_total = std::log(c.total());
   // -log p = log_total - (logit - largest) / temperature; entropy is its mean.
@@ -135,10 +137,12 @@ void apply_filters(const SamplingParams& p, std::int64_t vocabulary, float large
     float heaviest = 0;
     for (std::int64_t i = 0; i < c.count; ++i) heaviest = std::max(heaviest, c.first[i].weight);
     const float least = p.min_p * heaviest;
-    c.count = std::remove_if(c.first, c.first + c.count, [&](const Candidate& x) { return x.weight < least; }) - c.first;
+    c.count =
+        std::remove_if(c.first, c.first + c.count, [&](const Candidate& x) { return x.weight < least; }) - c.first;
   }
   // Draws go through the tokens in the order of their ids, whatever the filters did to the list.
-  if (c.count < vocabulary) std::sort(c.first, c.first + c.count, [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+  if (c.count < vocabulary)
+    std::sort(c.first, c.first + c.count, [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
 }
 
 // The index whose share of the cumulative weight holds u in [0, 1).
@@ -202,7 +206,8 @@ bool sample_row(const Kernels& table, const SampleRow& row, float* logits, std::
       row.params.temperature == 0 ? best : draw_token(table, row, logits, vocabulary, largest, scratch);
   result.token = static_cast<std::int32_t>(token);
   if (row.top_logprobs >= 0) {
-    const double log_sum = std::log(table.exp_sum(logits, vocabulary, largest, 1.f, nullptr)) + static_cast<double>(largest);
+    const double log_sum =
+        std::log(table.exp_sum(logits, vocabulary, largest, 1.f, nullptr)) + static_cast<double>(largest);
     result.logprob = static_cast<float>(static_cast<double>(logits[token]) - log_sum);
     fill_top_logprobs(logits, vocabulary, row.top_logprobs, log_sum, result);
   }
@@ -213,8 +218,10 @@ bool sample_row(const Kernels& table, const SampleRow& row, float* logits, std::
 
 void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows, std::span<SampleResult> results) {
   const Kernels& table = kernels(ctx.isa);
-  const std::int64_t vocabulary = logits.shape[1], count = static_cast<std::int64_t>(rows.size()), threads = ctx.pool->size();
-  const bool greedy = std::all_of(rows.begin(), rows.end(), [](const SampleRow& r) { return r.params.temperature == 0; });
+  const std::int64_t vocabulary = logits.shape[1], count = static_cast<std::int64_t>(rows.size()),
+                     threads = ctx.pool->size();
+  const bool greedy =
+      std::all_of(rows.begin(), rows.end(), [](const SampleRow& r) { return r.params.temperature == 0; });
   float* weights = greedy ? nullptr : ctx.workspace.take<float>(threads * vocabulary);
   Candidate* candidates = greedy ? nullptr : ctx.workspace.take<Candidate>(threads * vocabulary);
   std::atomic<std::int64_t> failed = count;  // the first row without a finite logit

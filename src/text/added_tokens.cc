@@ -44,8 +44,10 @@ void AddedTokens::add(AddedToken token) {
     fail(ErrorCode::kCorrupt, "tokenizer: added token {} has {} bytes, at most {} are allowed", token.id,
          token.content.size(), kMaxAddedTokenBytes);
   }
-  if (tokens_.size() >= kMaxAddedTokens) {
-    fail(ErrorCode::kCorrupt, "tokenizer: more than {} added tokens", kMaxAddedTokens);
+  total_bytes_ += token.content.size();
+  if (tokens_.size() >= kMaxAddedTokens || total_bytes_ > kMaxAddedTokensBytes) {
+    fail(ErrorCode::kCorrupt, "tokenizer: more than {} added tokens, or more than {} bytes of them", kMaxAddedTokens,
+         kMaxAddedTokensBytes);
   }
   if (!by_content_.try_emplace(token.content, tokens_.size()).second) {
     fail(ErrorCode::kCorrupt, "tokenizer: added token \"{}\" stands twice", printable(token.content, 40));

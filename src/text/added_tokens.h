@@ -29,6 +29,7 @@ struct AddedToken {
 
 inline constexpr std::size_t kMaxAddedTokenBytes = 1024;
 inline constexpr std::size_t kMaxAddedTokens = 1u << 16;
+inline constexpr std::size_t kMaxAddedTokensBytes = 2u << 20;  // of all together
 
 // A stretch of the text: an added token's id, or -1 for ordinary text.
 struct TextSegment {
@@ -59,6 +60,7 @@ class AddedTokens {
   const AddedToken* longest_match(std::string_view text, const Trie& trie) const;
 
   std::vector<AddedToken> tokens_;
+  std::size_t total_bytes_ = 0;
   std::unordered_map<std::string, std::size_t> by_content_;
   Trie tries_[2];  // normalized = false, true
 };

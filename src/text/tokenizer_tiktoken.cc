@@ -19,16 +19,16 @@ constexpr std::int32_t kO200kRanks = 199998;
 constexpr std::int32_t kCl100kRanks = 100256;
 constexpr std::int32_t kHarmonySize = 201088;
 
-constexpr std::array<std::int8_t, 256> make_base64_values() {
-  std::array<std::int8_t, 256> values{};
+constexpr std::array<std::int16_t, 256> make_base64_values() {
+  std::array<std::int16_t, 256> values{};
   values.fill(-1);
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   for (std::size_t i = 0; i < kDigits.size(); ++i) {
-    values[static_cast<unsigned char>(kDigits[i])] = static_cast<std::int8_t>(i);
+    values[static_cast<unsigned char>(kDigits[i])] = static_cast<std::int16_t>(i);
   }
   return values;
 }
-constexpr std::array<std::int8_t, 256> kBase64Values = make_base64_values();
+constexpr std::array<std::int16_t, 256> kBase64Values = make_base64_values();
 
 // Canonical base64 with padding (RFC 4648); false when it is not.
 bool decode_base64(std::string_view text, std::string& out) {

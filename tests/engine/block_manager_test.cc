@@ -120,7 +120,8 @@ TEST(BlockManager, SlidingBlocksStayWithinTheirBound) {
       BlockManager manager(spec, kWindow);
       BlockTables tables;
       std::vector<BlockCopy> copies;
-      for (std::int64_t row = 0; row < 2000; row += chunk) ASSERT_TRUE(manager.prepare(tables, row, row + chunk, copies));
+      for (std::int64_t row = 0; row < 2000; row += chunk)
+        ASSERT_TRUE(manager.prepare(tables, row, row + chunk, copies));
       EXPECT_TRUE(copies.empty());
     }
   }

@@ -1,8 +1,8 @@
 // Callbacks, cancellation, requests that fail, pictures, and memory.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <fstream>
-#include <limits>
 #include <stdexcept>
 
 #include "tests/engine/test_support.h"
@@ -36,7 +36,7 @@ class Events : public testing::Test {
   }
   Completion one(const Request& r) { return generate(*engine, std::vector<Request>(1, r))[0].choices[0]; }
 
-  ThreadPool pool{2};
+  ThreadPool pool{1};
   Model model;
   Tokenizer tokenizer;
   std::optional<Engine> engine;
@@ -79,7 +79,14 @@ TEST_F(Events, CancelledByTheWordFromTheCallback) {
 }
 
 TEST_F(Events, CancelledByCallWhileRunningWaitingAndInTheCallback) {
-  Engine narrow(model, &tokenizer, {}, [] { EngineOptions o = checked(128); o.max_sequences = 1; return o; }(), pool);
+  Engine narrow(
+      model, &tokenizer, {},
+      [] {
+        EngineOptions o = checked(128);
+        o.max_sequences = 1;
+        return o;
+      }(),
+      pool);
   RequestId running = 0;
   Request request = make_request(random_prompt(20, 3), greedy(40));
   request.on_token = [&, seen = 0](const TokenEvent&) mutable {
@@ -87,7 +94,8 @@ TEST_F(Events, CancelledByCallWhileRunningWaitingAndInTheCallback) {
     EXPECT_LE(seen, 4);
   };
   running = narrow.submit(request);
-  const RequestId waiting = narrow.submit(make_request({1}, greedy(5))), last = narrow.submit(make_request({2}, greedy(5)));
+  const RequestId waiting = narrow.submit(make_request({1}, greedy(5))),
+                  last = narrow.submit(make_request({2}, greedy(5)));
   narrow.step();
   narrow.cancel(waiting);
   EXPECT_TRUE(narrow.finished(waiting));
@@ -150,8 +158,8 @@ TEST_F(Events, ACallbackMaySubmitAndTakeButNotStep) {
 TEST_F(Events, NonFiniteLogitsFailTheirRequestOnly) {
   const Request good = make_request({1, 2, 3}, greedy(20));
   const Completion whole = one(good);
-  float* embed = model.weights.embed.as<float>();
-  std::fill_n(embed + 77 * model.config.hidden_size, model.config.hidden_size, std::numeric_limits<float>::quiet_NaN());
+  const Tensor embed = model.weights.embed.slice(77, 1);
+  std::memset(embed.data, 0xff, embed.bytes());  // NaN in every floating format
   const RequestId a = engine->submit(good), b = engine->submit(make_request({1, 77, 3}, greedy(20))),
                   c = engine->submit(make_request({1, 2, 3}, sampled(20, 1)));
   run_all(*engine);
@@ -168,7 +176,7 @@ TEST_F(Events, NonFiniteLogitsFailTheirRequestOnly) {
 }
 
 TEST(Images, RowsAreThoseOfTheEncoder) {
-  ThreadPool pool(2);
+  ThreadPool pool(1);
   const Model model = random_model(small_config(true), 7, pool);
   const Tokenizer tokenizer = byte_tokenizer();
   const std::vector<float> first = random_image(model.config, 1), second = random_image(model.config, 2);
@@ -187,8 +195,8 @@ TEST(Images, RowsAreThoseOfTheEncoder) {
   std::vector<std::int32_t> at_zero{kImageToken};
   at_zero.insert(at_zero.end(), words.begin(), words.end());
   const std::vector<Case> cases = {
-      {words, {first}, rows_of({image(first), text_rows(words)})},                       // prefix
-      {at_zero, {first}, rows_of({image(first), text_rows(words)})},                     // the same by a place at index 0
+      {words, {first}, rows_of({image(first), text_rows(words)})},    // prefix
+      {at_zero, {first}, rows_of({image(first), text_rows(words)})},  // the same by a place at index 0
       {words, {first, second}, rows_of({image(first), image(second), text_rows(words)})},
       {{5, kImageToken, 6, 7, kImageToken, 8},
        {second, first},
@@ -212,13 +220,14 @@ TEST(Images, RowsAreThoseOfTheEncoder) {
       expect_same(results[i].choices[0], expected[i], fmt::format("chunk {}, case {}", chunk, i));
       EXPECT_EQ(results[i].prompt_tokens, static_cast<std::int64_t>(cases[i].rows.size()));
     }
-    expect_same(results.back().choices[0], plain_generate(model, pool, text_rows(words), greedy(16), undrawable()), "text");
+    expect_same(results.back().choices[0], plain_generate(model, pool, text_rows(words), greedy(16), undrawable()),
+                "text");
     EXPECT_EQ(engine.stats().images, 8);  // each once, however the chunks cut it
   }
 }
 
 TEST(Images, ChoicesAndPreemptionEncodeAnImageOnce) {
-  ThreadPool pool(2);
+  ThreadPool pool(1);
   const Model model = random_model(small_config(true), 7, pool);
   const Tokenizer tokenizer = byte_tokenizer();
   Request request = make_request(random_prompt(30, 1), sampled(40, 2));
@@ -289,7 +298,7 @@ TEST(Memory, ContextShrinksToTheLimitOrIsRefused) {
 }
 
 TEST(Memory, OneSequenceOfFullLengthFitsTheSmallestCache) {
-  ThreadPool pool(2);
+  ThreadPool pool(1);
   const Model model = random_model(small_config(), 5, pool);
   EngineOptions o = checked(256);
   o.memory_limit = std::uint64_t{1} << 34;

@@ -1,6 +1,6 @@
-// The engine against the plain loop: the text and every log-probability are the same bits, whatever the chunk, the block
-// size, the company in the batch, the number of threads, and however often blocks ran out. The engine fills free blocks
-// with NaN before each step in all these tests.
+// The engine against the plain loop: the text and every log-probability are the same bits, whatever the chunk, the
+// block size, the company in the batch, the number of threads, and however often blocks ran out. The engine fills free
+// blocks with NaN before each step in all these tests.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -54,7 +54,7 @@ class Generation : public testing::Test {
     return requests;
   }
 
-  ThreadPool pool{2};
+  ThreadPool pool{1};
   Model model;
   Tokenizer tokenizer;
   EngineStats stats;
@@ -69,7 +69,8 @@ TEST_F(Generation, EqualsThePlainLoopForEveryChunkAndBlockSize) {
     for (const std::int64_t block_size : {8, 16, 64}) {
       const std::vector<RequestResult> results = run(checked(128, chunk, block_size), requests);
       for (std::size_t i = 0; i < requests.size(); ++i) {
-        expect_same(results[i].choices[0], expected[i], fmt::format("chunk {}, block {}, request {}", chunk, block_size, i));
+        expect_same(results[i].choices[0], expected[i],
+                    fmt::format("chunk {}, block {}, request {}", chunk, block_size, i));
         EXPECT_EQ(results[i].choices[0].text, tokenizer.decode_utf8(expected[i].tokens));
       }
       EXPECT_EQ(stats.preemptions, 0);
@@ -95,19 +96,20 @@ TEST_F(Generation, DoesNotDependOnTheBatch) {
   std::vector<Request> reversed(requests.rbegin(), requests.rend());
   const std::vector<RequestResult> backwards = run(checked(128), reversed);
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    expect_same(backwards[requests.size() - 1 - i].choices[0], together[i].choices[0], fmt::format("reversed, request {}", i));
+    expect_same(backwards[requests.size() - 1 - i].choices[0], together[i].choices[0],
+                fmt::format("reversed, request {}", i));
   }
 }
 
 TEST_F(Generation, DoesNotDependOnThreads) {
   const std::vector<Request> requests = mixed_requests();
-  const std::vector<RequestResult> two = run(checked(128), requests);
-  for (const int threads : {1, 3}) {
+  const std::vector<RequestResult> one = run(checked(128), requests);
+  for (const int threads : {2, 3}) {
     ThreadPool other(threads);
     Engine engine(model, &tokenizer, {}, checked(128), other);
     const std::vector<RequestResult> results = generate(engine, requests);
     for (std::size_t i = 0; i < requests.size(); ++i) {
-      expect_same(results[i].choices[0], two[i].choices[0], fmt::format("{} threads, request {}", threads, i));
+      expect_same(results[i].choices[0], one[i].choices[0], fmt::format("{} threads, request {}", threads, i));
     }
   }
 }
@@ -184,7 +186,8 @@ TEST_F(Generation, SamplingOptionsEqualThePlainLoop) {
     Request without = requests[i];
     without.options.sampling = sampled(24, 40 + i).sampling;
     without.options.logit_bias = {};
-    EXPECT_NE(run(checked(64), {without})[0].choices[0].tokens, results[i].choices[0].tokens) << "option " << i << " has no effect";
+    EXPECT_NE(run(checked(64), {without})[0].choices[0].tokens, results[i].choices[0].tokens)
+        << "option " << i << " has no effect";
   }
 }
 
@@ -232,7 +235,8 @@ TEST_F(Generation, ChoicesSurvivePreemption) {
   o.memory_limit = limit_for(model, o, pool, 0.3);
   const std::vector<RequestResult> results = run(o, {request});
   EXPECT_GT(stats.preemptions, 0);
-  for (std::size_t i = 0; i < 6; ++i) expect_same(results[0].choices[i], expected[0].choices[i], fmt::format("choice {}", i));
+  for (std::size_t i = 0; i < 6; ++i)
+    expect_same(results[0].choices[i], expected[0].choices[i], fmt::format("choice {}", i));
 }
 
 TEST_F(Generation, SeedsDecide) {
@@ -293,12 +297,14 @@ TEST_F(Generation, ForbiddenIdsAreNeverDrawn) {
   for (const std::int32_t id : {256, 257, 258, 259}) o.logit_bias.push_back({id, 1e6f});
   const Model vision_model = random_model(small_config(true), 5, pool);
   Engine engine(vision_model, &tokenizer, {}, checked(128), pool);
-  const std::vector<std::int32_t> drawn = generate(engine, std::vector<Request>(1, make_request({5}, o)))[0].choices[0].tokens;
+  const std::vector<std::int32_t> drawn =
+      generate(engine, std::vector<Request>(1, make_request({5}, o)))[0].choices[0].tokens;
   ASSERT_EQ(drawn.size(), 60u);
   for (const std::int32_t token : drawn) EXPECT_LT(token, 256);
   // Without a tokenizer only the image token is forbidden.
   Engine untold(vision_model, nullptr, {}, checked(128), pool);
-  const std::vector<std::int32_t> wild = generate(untold, std::vector<Request>(1, make_request({5}, o)))[0].choices[0].tokens;
+  const std::vector<std::int32_t> wild =
+      generate(untold, std::vector<Request>(1, make_request({5}, o)))[0].choices[0].tokens;
   for (const std::int32_t token : wild) EXPECT_TRUE(token >= 256 && token < kImageToken);
 }
 

@@ -120,7 +120,8 @@ TEST_F(PackageFolder, StopIdsOfBothFilesOnceAndInRange) {
   EXPECT_EQ(load_package(folder, pool).stop_ids, (std::vector<std::int32_t>{4088, 4094, 4087, 9}));
   fs::remove(folder / "generation_config.json");
   EXPECT_EQ(load_package(folder, pool).stop_ids, (std::vector<std::int32_t>{4088, 4094, 4087}));
-  for (const std::string wrong : {R"({"eos_token_id": "x"})", R"({"eos_token_id": [1.5]})", R"({"eos_token_id": {}})"}) {
+  for (const std::string wrong :
+       {R"({"eos_token_id": "x"})", R"({"eos_token_id": [1.5]})", R"({"eos_token_id": {}})"}) {
     replace("generation_config.json", wrong);
     EXPECT_THROW(load_package(folder, pool), Error) << wrong;
   }

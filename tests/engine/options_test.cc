@@ -59,7 +59,8 @@ TEST_F(Options, Sampling) {
   for (const float bad : {0.f, -0.5f, 1.01f, kNan}) refused("top_p", [&](auto& p) { p.top_p = bad; });
   for (const float bad : {-0.01f, 1.01f, kNan}) refused("min_p", [&](auto& p) { p.min_p = bad; });
   for (const float bad : {0.f, 1.01f, kNan}) refused("typical_p", [&](auto& p) { p.typical_p = bad; });
-  for (const float bad : {0.f, -1.f, kNan, kInf}) refused("repetition_penalty", [&](auto& p) { p.repetition_penalty = bad; });
+  for (const float bad : {0.f, -1.f, kNan, kInf})
+    refused("repetition_penalty", [&](auto& p) { p.repetition_penalty = bad; });
   for (const float bad : {kNan, kInf, -kInf}) {
     refused("presence_penalty", [&](auto& p) { p.presence_penalty = bad; });
     refused("frequency_penalty", [&](auto& p) { p.frequency_penalty = bad; });
@@ -114,8 +115,11 @@ TEST_F(Options, PromptAndImages) {
     r.prompt = {kImageToken};
     r.images = {image, image};
   });
-  expect_refused(ErrorCode::kInvalidArgument, "1 image tokens, but 0 images", [](Request& r) { r.prompt = {kImageToken}; });
-  expect_refused(ErrorCode::kInvalidArgument, "image 2 has 5 values", [&](Request& r) { r.images = {image, std::vector<float>(5)}; });
+  expect_refused(ErrorCode::kInvalidArgument, "1 image tokens, but 0 images",
+                 [](Request& r) { r.prompt = {kImageToken}; });
+  expect_refused(ErrorCode::kInvalidArgument, "image 2 has 5 values", [&](Request& r) {
+    r.images = {image, std::vector<float>(5)};
+  });
   expect_refused(ErrorCode::kInvalidArgument, "not finite", [&](Request& r) {
     r.images = {image};
     r.images[0][7] = kNan;

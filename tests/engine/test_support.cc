@@ -63,7 +63,8 @@ std::vector<std::int32_t> random_prompt(std::int64_t count, std::uint64_t seed) 
 std::vector<float> random_image(const Config& config, std::uint64_t seed) {
   const std::int64_t side = config.vision.image_size;
   std::vector<float> pixels;
-  for (std::int64_t i = 0; i < 3 * side * side; ++i) pixels.push_back(Philox{seed}.normal(static_cast<std::uint64_t>(i))[0]);
+  for (std::int64_t i = 0; i < 3 * side * side; ++i)
+    pixels.push_back(Philox{seed}.normal(static_cast<std::uint64_t>(i))[0]);
   return pixels;
 }
 
@@ -87,8 +88,8 @@ std::vector<InputRow> encode_image(const Model& model, ThreadPool& pool, std::ve
   return rows;
 }
 
-Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows, const GenerationOptions& options,
-                          const std::vector<std::int32_t>& forbidden, int choice) {
+Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows,
+                          const GenerationOptions& options, const std::vector<std::int32_t>& forbidden, int choice) {
   const std::int64_t hidden = model.config.hidden_size;
   const std::int64_t most = (static_cast<std::int64_t>(rows.size()) + options.max_new_tokens + 7) / 8 * 8;
   Context ctx;
@@ -107,7 +108,8 @@ Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<Inpu
     const std::int64_t position = static_cast<std::int64_t>(i);
     batch.clear(1);
     batch.begin_sequence(static_cast<std::int32_t>(i + 1), table, table);
-    batch.add_row(row.token, static_cast<std::int32_t>(i), position, position, row.embed.empty() ? nullptr : row.embed.data(), hidden);
+    batch.add_row(row.token, static_cast<std::int32_t>(i), position, position,
+                  row.embed.empty() ? nullptr : row.embed.data(), hidden);
     if (i + 1 >= rows.size()) batch.want_logits();
     forward(ctx, model, batch.view(hidden), cache, acts);
     if (i + 1 < rows.size()) continue;
@@ -128,7 +130,8 @@ Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<Inpu
     if (options.logprobs < 0) continue;
     out.logprobs.push_back(drawn.logprob);
     out.top_logprobs.emplace_back();
-    for (int k = 0; k < drawn.top_count; ++k) out.top_logprobs.back().push_back({drawn.top_tokens[k], drawn.top_logprobs[k]});
+    for (int k = 0; k < drawn.top_count; ++k)
+      out.top_logprobs.back().push_back({drawn.top_tokens[k], drawn.top_logprobs[k]});
   }
   return out;
 }

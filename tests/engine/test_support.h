@@ -9,8 +9,8 @@
 
 namespace gov::test {
 
-// 260 ids (256 bytes, 3 without token, the image token 259); 3 layers (sliding, full, sliding), window 8. With vision: an
-// image of 28 x 28 takes 6 rows.
+// 260 ids (256 bytes, 3 without token, the image token 259); 3 layers (sliding, full, sliding), window 8. With vision:
+// an image of 28 x 28 takes 6 rows.
 Config small_config(bool vision = false);
 inline constexpr std::int32_t kImageToken = 259;
 
@@ -29,10 +29,10 @@ struct InputRow {
 std::vector<InputRow> text_rows(const std::vector<std::int32_t>& tokens);
 std::vector<InputRow> encode_image(const Model& model, ThreadPool& pool, std::vector<float> pixels);
 
-// Tokens and log-probabilities drawn one by one, each from its own call of forward() for one row, without an engine: one
-// sequence, every layer keeps everything, nothing is freed. Ends after options.max_new_tokens.
-Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows, const GenerationOptions& options,
-                          const std::vector<std::int32_t>& forbidden, int choice = 0);
+// Tokens and log-probabilities drawn one by one, each from its own call of forward() for one row, without an engine:
+// one sequence, every layer keeps everything, nothing is freed. Ends after options.max_new_tokens.
+Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows,
+                          const GenerationOptions& options, const std::vector<std::int32_t>& forbidden, int choice = 0);
 
 // Ids that an engine with byte_tokenizer() never draws.
 std::vector<std::int32_t> undrawable();

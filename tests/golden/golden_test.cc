@@ -1,5 +1,6 @@
 // Every golden case through `debug forward`, compared within the tolerances of the format: logits within 2e-4, relative
-// L2 1e-5 for every float tensor, integers equal. The cases come from PyTorch, but for unseen-f16 (reference.py).
+// L2 1e-5 for every float tensor, integers equal. The cases come from PyTorch, but for unseen-f16 and
+// long-window128 (reference.py).
 
 #include <cmath>
 
@@ -63,7 +64,7 @@ TEST_P(Golden, Forward) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, Golden,
                          testing::Values("text-f32", "text-bf16-sharded", "text-mxfp4", "nope-f32", "vision-f32",
-                                         "vision-nope-mxfp4", "unseen-f16"),
+                                         "vision-nope-mxfp4", "unseen-f16", "long-window128"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (char& c : name) c = c == '-' ? '_' : c;

@@ -2,6 +2,7 @@
 
     reference.py check CASE            compares with the case's expected.safetensors
     reference.py make FOLDER           writes the case `unseen-f16` (sizes and options that no other case has)
+    reference.py make-long FOLDER      writes the case `long-window128`: 4,300 positions with the released window and YaRN
 
 It needs numpy and safetensors. It shares no code with the library: it is the second opinion that the C++ is tested with.
 """
@@ -234,5 +235,34 @@ def make(folder):
     save_file(as_stored(r), folder / "expected.safetensors")
 
 
+def make_long(folder):
+    # Both experts are always chosen: among 8,600 choices one would be too close to call in f32.
+    c = {"model_type": "gpt_oss", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+         "num_local_experts": 2, "num_experts_per_tok": 2, "head_dim": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
+         "sliding_window": 128, "rope_theta": 150000.0, "initial_context_length": 4096,
+         "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+                          "original_max_position_embeddings": 4096},
+         "eos_token_id": 0, "pad_token_id": 0, "torch_dtype": "float32"}
+    rng = np.random.default_rng(4300)
+    f32 = lambda *shape, std=.3, mean=0.: rng.normal(mean, std, shape).astype(np.float32)
+    w = {"model.embed_tokens.weight": f32(40, 32, std=1), "lm_head.weight": f32(40, 32), "model.norm.weight": f32(32, mean=1)}
+    for l in range(2):
+        p = f"model.layers.{l}."
+        for name, o, i in (("q_proj", 128, 32), ("k_proj", 64, 32), ("v_proj", 64, 32), ("o_proj", 32, 128)):
+            w[f"{p}self_attn.{name}.weight"], w[f"{p}self_attn.{name}.bias"] = f32(o, i), f32(o)
+        w[p + "self_attn.sinks"] = f32(2, std=1)
+        w[p + "input_layernorm.weight"], w[p + "post_attention_layernorm.weight"] = f32(32, mean=1), f32(32, mean=1)
+        w[p + "mlp.router.weight"], w[p + "mlp.router.bias"] = f32(2, 32), f32(2)
+        w[p + "mlp.experts.gate_up_proj"], w[p + "mlp.experts.gate_up_proj_bias"] = f32(2, 32, 64), f32(2, 64)
+        w[p + "mlp.experts.down_proj"], w[p + "mlp.experts.down_proj_bias"] = f32(2, 32, 32), f32(2, 32)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(c, indent=1))
+    save_file(w, folder / "model.safetensors", metadata={"format": "pt"})
+    ids = rng.integers(0, 40, (1, 4300))
+    save_file({"input_ids": ids}, folder / "inputs.safetensors")
+    r = as_stored(forward(c, load_weights(folder), ids))
+    save_file({k: r[k] for k in ("logits", "inv_freq", "loss")}, folder / "expected.safetensors")
+
+
 if __name__ == "__main__":
-    {"check": check, "make": make}[sys.argv[1]](pathlib.Path(sys.argv[2]))
+    {"check": check, "make": make, "make-long": make_long}[sys.argv[1]](pathlib.Path(sys.argv[2]))

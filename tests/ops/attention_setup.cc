@@ -42,7 +42,8 @@ AttentionSetup::AttentionSetup(Memory& memory, const AttentionProblem& problem) 
   }
   std::vector<std::int32_t> order(static_cast<std::size_t>(total)), table;
   std::iota(order.begin(), order.end(), 0);
-  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[std::size_t(memory.random.below(std::int64_t(i)))]);
+  for (std::size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[std::size_t(memory.random.below(std::int64_t(i)))]);
   std::size_t next = 0;
   for (std::size_t s = 0; s < p.keys.size(); ++s) {
     const std::int64_t first = p.window > 0 ? std::max(0, p.keys[s] - p.rows[s] - p.window + 1) / p.block_size : 0;
@@ -76,8 +77,12 @@ void AttentionSetup::fill_cache(const std::vector<Doubles>& rows, const Tensor& 
 }
 
 reference::AttentionShape AttentionSetup::shape() const {
-  return {std::size_t(problem_.heads), std::size_t(problem_.kv_heads), std::size_t(problem_.dim), static_cast<double>(args.scale),
-          problem_.causal, std::size_t(problem_.window)};
+  return {std::size_t(problem_.heads),
+          std::size_t(problem_.kv_heads),
+          std::size_t(problem_.dim),
+          static_cast<double>(args.scale),
+          problem_.causal,
+          std::size_t(problem_.window)};
 }
 
 Doubles AttentionSetup::reference(const reference::AttentionShape& shape, const Doubles& sinks) const {
@@ -94,7 +99,8 @@ Doubles AttentionSetup::reference(const reference::AttentionShape& shape, const 
   return all;
 }
 
-ops::AttentionArgs AttentionSetup::last_rows(const std::vector<std::int32_t>& skip, const std::vector<std::int32_t>& count) const {
+ops::AttentionArgs AttentionSetup::last_rows(const std::vector<std::int32_t>& skip,
+                                             const std::vector<std::int32_t>& count) const {
   ops::AttentionArgs part = args;
   std::vector<std::int32_t> cu = {0}, keys;
   Doubles q;
@@ -112,8 +118,8 @@ ops::AttentionArgs AttentionSetup::last_rows(const std::vector<std::int32_t>& sk
   return part;
 }
 
-// A score is a sum of dim products whose size grows like its spread (1.5 here), and it stands in an exponent: an absolute error
-// there is a relative one here. The weighted mean of the values adds its own sum over the keys.
+// A score is a sum of dim products whose size grows like its spread (1.5 here), and it stands in an exponent: an
+// absolute error there is a relative one here. The weighted mean of the values adds its own sum over the keys.
 Tolerance AttentionSetup::tolerance() const {
   double keys = 1;
   for (const std::int32_t n : problem_.keys) keys = std::max(keys, static_cast<double>(n));

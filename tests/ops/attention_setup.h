@@ -16,8 +16,8 @@ struct AttentionProblem {
   int window = 0;
 };
 
-// All tensors of a problem. Cache blocks are scattered, blocks before a window are unmapped, and cache rows that belong to no
-// key hold NaN.
+// All tensors of a problem. Cache blocks are scattered, blocks before a window are unmapped, and cache rows that belong
+// to no key hold NaN.
 class AttentionSetup {
  public:
   AttentionSetup(Memory& memory, const AttentionProblem& problem);

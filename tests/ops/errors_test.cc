@@ -1,4 +1,5 @@
-// Wrong shapes, dtypes, devices and values are refused with the op's and the tensor's name; cancellation stops at the next op.
+// Wrong shapes, dtypes, devices and values are refused with the op's and the tensor's name; cancellation stops at the
+// next op.
 #include "tests/ops/attention_setup.h"
 #include "tests/ops/expert_setup.h"
 
@@ -30,7 +31,11 @@ TEST_F(OpErrors, ShapesAndTypes) {
   refused([&] { ops::linear(ctx, x, w, f32({4}), out); }, {"linear", "bias"});
   refused([&] { ops::linear(ctx, x, w, {}, f32({3, 6})); }, {"linear", "out"});
   refused([&] { ops::linear(ctx, half, w, {}, out); }, {"linear", "x", "f32", "f16"});
-  refused([&] { ops::linear(ctx, x, memory.ints(std::vector<std::int32_t>(40), {5, 8}), {}, out); }, {"linear", "weight", "i32"});
+  refused(
+      [&] {
+        ops::linear(ctx, x, memory.ints(std::vector<std::int32_t>(40), {5, 8}), {}, out);
+      },
+      {"linear", "weight", "i32"});
   refused([&] { ops::linear(ctx, x.view({3, 8, 1}), w, {}, out); }, {"linear", "x", "2 axes"});
   refused([&] { ops::rms_norm(ctx, x, f32({7}), 1e-5f, x); }, {"rms_norm", "weight"});
   refused([&] { ops::layer_norm(ctx, x, f32({8}), f32({9}), 1e-5f, x); }, {"layer_norm", "bias"});
@@ -39,8 +44,16 @@ TEST_F(OpErrors, ShapesAndTypes) {
   refused([&] { ops::add(ctx, x, f32({8, 3})); }, {"add", "out"});
   refused([&] { ops::rope(ctx, f32({3, 2}), f32({3, 2}), f32({3, 2, 5})); }, {"rope", "modulo 2"});
   refused([&] { ops::rope(ctx, f32({3, 2}), f32({3, 3}), f32({3, 2, 4})); }, {"rope", "sin"});
-  refused([&] { ops::rope_table(ctx, memory.ints({1}), f32({2}), 1, f32({1, 2}), f32({1, 3})); }, {"rope_table", "sin"});
-  refused([&] { ops::patch_embed(ctx, f32({1, 3, 8, 8}), f32({4, 3, 2, 3}), {}, f32({1, 16, 4})); }, {"patch_embed", "weight"});
+  refused(
+      [&] {
+        ops::rope_table(ctx, memory.ints({1}), f32({2}), 1, f32({1, 2}), f32({1, 3}));
+      },
+      {"rope_table", "sin"});
+  refused(
+      [&] {
+        ops::patch_embed(ctx, f32({1, 3, 8, 8}), f32({4, 3, 2, 3}), {}, f32({1, 16, 4}));
+      },
+      {"patch_embed", "weight"});
   refused([&] { ops::cross_entropy(ctx, x, memory.ints({1, 2}), f32({3})); }, {"cross_entropy", "targets"});
 }
 
@@ -50,10 +63,12 @@ TEST_F(OpErrors, IndicesOutOfRange) {
   refused([&] { ops::embedding(ctx, table, memory.ints({-1, 1}), out); }, {"embedding", "-1"});
   refused([&] { ops::gather_rows(ctx, table, memory.ints({1, 11}), out); }, {"gather_rows", "11"});
   refused([&] { ops::scatter_rows(ctx, out, memory.ints({1, -3}), table); }, {"scatter_rows", "-3"});
-  refused([&] { ops::cross_entropy(ctx, table, memory.ints(std::vector<std::int32_t>(10, 4)), f32({10})); }, {"cross_entropy", "4"});
+  refused([&] { ops::cross_entropy(ctx, table, memory.ints(std::vector<std::int32_t>(10, 4)), f32({10})); },
+          {"cross_entropy", "4"});
   const Tensor k = f32({1, 2, 4}), cache = f32({3, 2, 8, 4}), other = f32({3, 2, 8, 4});
   refused([&] { ops::kv_append(ctx, k, k, memory.longs({24}), cache, other); }, {"kv_append", "24"});
-  refused([&] { ops::kv_append(ctx, k, k, memory.longs({0}), cache, memory.normal(DType::kBF16, cache.shape)); }, {"kv_append", "v_cache"});
+  refused([&] { ops::kv_append(ctx, k, k, memory.longs({0}), cache, memory.normal(DType::kBF16, cache.shape)); },
+          {"kv_append", "v_cache"});
   refused([&] { ops::kv_append(ctx, k, k, memory.longs({0}), cache, cache); }, {"kv_append", "overlaps"});
 }
 
@@ -78,7 +93,8 @@ TEST_F(OpErrors, NoRowsIsNoError) {
 }
 
 TEST_F(OpErrors, Attention) {
-  const AttentionSetup setup(memory, {.rows = {3, 2}, .keys = {40, 2}, .heads = 6, .kv_heads = 2, .dim = 8, .window = 4});
+  const AttentionSetup setup(memory,
+                             {.rows = {3, 2}, .keys = {40, 2}, .heads = 6, .kv_heads = 2, .dim = 8, .window = 4});
   const Tensor out = setup.output();
   const auto with = [&](auto change) {
     ops::AttentionArgs args = setup.args;
@@ -87,16 +103,41 @@ TEST_F(OpErrors, Attention) {
   };
   with([](auto&) {});  // the original is accepted
   refused([&] { with([&](auto& a) { a.cu_seqlens = memory.ints({0, 3, 4}); }); }, {"attention", "cu_seqlens"});
-  refused([&] { with([&](auto& a) { a.cu_seqlens = memory.ints({0, 6, 5}); }); }, {"attention", "cu_seqlens"});
+  refused([&] { with([&](auto& a) { a.cu_seqlens = memory.ints({0, -1, 5}); }); }, {"attention", "cu_seqlens"});
   refused([&] { with([&](auto& a) { a.kv_lens = memory.ints({2, 2}); }); }, {"attention", "3 queries and 2 keys"});
   refused([&] { with([&](auto& a) { a.kv_lens = memory.ints({49, 2}); }); }, {"attention", "blocks"});
-  refused([&] { with([&](auto& a) { a.window = 0; }); }, {"attention", "block 0", "-7"});  // now reads what was unmapped
+  refused([&] { with([&](auto& a) { a.window = 0; }); },
+          {"attention", "block 0", "-7"});  // now reads what was unmapped
   refused([&] { with([&](auto& a) { a.window = -1; }); }, {"attention", "window"});
   refused([&] { with([&](auto& a) { a.sinks = f32({5}); }); }, {"attention", "sinks"});
-  refused([&] { with([&](auto& a) { a.q = f32({5, 5, 8}); a.sinks = {}; }); }, {"attention", "5 heads", "2 kv heads"});
-  refused([&] { with([&](auto& a) { a.block_tables = memory.ints({99, 99, 99, 99, 99, 99}, {2, 3}); }); }, {"attention", "99"});
-  refused([&] { with([&](auto& a) { a.k = a.q; a.v = a.q; }); }, {"attention", "not both"});
-  refused([&] { with([&](auto& a) { a.k_cache = f32({4, 2, 12, 8}); a.v_cache = a.k_cache; }); }, {"attention", "multiple of 8"});
+  refused(
+      [&] {
+        with([&](auto& a) {
+          a.q = f32({5, 5, 8});
+          a.sinks = {};
+        });
+      },
+      {"attention", "5 heads", "2 kv heads"});
+  refused([&] { with([&](auto& a) {
+                  a.block_tables = memory.ints({99, 99, 99, 99, 99, 99}, {2, 3});
+                }); },
+          {"attention", "99"});
+  refused(
+      [&] {
+        with([&](auto& a) {
+          a.k = a.q;
+          a.v = a.q;
+        });
+      },
+      {"attention", "not both"});
+  refused(
+      [&] {
+        with([&](auto& a) {
+          a.k_cache = f32({4, 2, 12, 8});
+          a.v_cache = a.k_cache;
+        });
+      },
+      {"attention", "multiple of 8"});
   refused([&] { with([&](auto& a) { a.k_cache = f32({4, 2, 16, 10}); }); }, {"attention", "k_cache"});
 }
 
@@ -114,8 +155,12 @@ TEST_F(OpErrors, Experts) {
   bad = setup.gate_up;
   bad.bias = f32({4, 63});
   refused([&] { run(setup.indices, bad, setup.down); }, {"moe", "gate_up"});
-  refused([&] { ops::router(ctx, f32({2, 4}), f32({6, 4}), f32({6}), {}, {}, f32({2, 6}), memory.ints({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, {2, 7}), f32({2, 7})); },
-          {"router", "7 of 6"});
+  refused(
+      [&] {
+        ops::router(ctx, f32({2, 4}), f32({6, 4}), f32({6}), {}, {}, f32({2, 6}),
+                    memory.ints({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, {2, 7}), f32({2, 7}));
+      },
+      {"router", "7 of 6"});
 }
 
 TEST_F(OpErrors, Sampling) {
@@ -168,7 +213,8 @@ TEST_F(OpErrors, CountersFollowTheFormulas) {
   EXPECT_EQ(ctx.counters.bytes, 3 * 8 * 4 + 5 * 8 * 2 + 3 * 5 * 4);
   ctx.counters = {};
   const MoeSetup setup(memory, {1, 2, 4, 32, 32, true, DType::kF32});
-  ops::moe(ctx, setup.x, setup.indices, setup.weights, setup.gate_up, setup.down, 1.7f, 7.f, memory.zeros(DType::kF32, {1, 32}));
+  ops::moe(ctx, setup.x, setup.indices, setup.weights, setup.gate_up, setup.down, 1.7f, 7.f,
+           memory.zeros(DType::kF32, {1, 32}));
   EXPECT_EQ(ctx.counters.flops, 2 * (2 * 32 * 64 + 2 * 32 * 32));
   EXPECT_EQ(ctx.counters.bytes, 2 * (96 * 17 + 96 * 4) + 3 * 32 * 4 + 2 * (4 + 4));  // two experts of four, in full
 }

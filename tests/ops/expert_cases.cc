@@ -21,7 +21,8 @@ Doubles moe_case(Context& ctx, const MoeProblem& problem) {
   EXPECT_TRUE(same_bits(values(sum), added));
   for (std::int64_t t = 0; t < problem.tokens; t += 1 + problem.tokens / 5) {
     const Tensor one = memory.zeros(DType::kF32, {1, problem.hidden});
-    ops::moe(ctx, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up, setup.down, 1.702f, 7.f, one);
+    ops::moe(ctx, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up, setup.down,
+             1.702f, 7.f, one);
     EXPECT_TRUE(same_bits(values(one), values(out.slice(t, 1)))) << "token " << t;
   }
   return values(out);
@@ -55,8 +56,10 @@ Doubles mxfp4_codes(Context& ctx) {
   up.bias = bias;
   const Tensor identity = memory.zeros(DType::kF32, {kRows, kRows}), out = memory.zeros(DType::kF32, {kRows, kRows});
   for (std::int64_t r = 0; r < kRows; ++r) identity.as<float>()[r * kRows + r] = 1;
-  const Tensor indices = memory.ints(std::vector<std::int32_t>(kRows, 0), {kRows, 1}), weights = memory.floats(Doubles(kRows, 1.0), {kRows, 1});
-  ops::moe(ctx, identity, indices, weights, up, down, 1e30f, 7.f, out);  // alpha so large that swiglu(1, 0) is exactly 1
+  const Tensor indices = memory.ints(std::vector<std::int32_t>(kRows, 0), {kRows, 1}),
+               weights = memory.floats(Doubles(kRows, 1.0), {kRows, 1});
+  ops::moe(ctx, identity, indices, weights, up, down, 1e30f, 7.f,
+           out);  // alpha so large that swiglu(1, 0) is exactly 1
   Doubles got;
   for (std::int64_t r = 0; r < kRows; ++r) got.push_back(double(out.as<float>()[r * kRows + r]));
   EXPECT_EQ(got, want);
@@ -66,14 +69,17 @@ Doubles mxfp4_codes(Context& ctx) {
 Doubles router_case(Context& ctx, DType dtype, std::int64_t experts, std::int64_t count, std::int64_t hidden) {
   Memory memory(43);
   constexpr std::int64_t kTokens = 21;
-  const Tensor x = memory.normal(DType::kF32, {kTokens, hidden}), weight = memory.normal(dtype, {experts, hidden}, 1 / std::sqrt(double(hidden)));
+  const Tensor x = memory.normal(DType::kF32, {kTokens, hidden}),
+               weight = memory.normal(dtype, {experts, hidden}, 1 / std::sqrt(double(hidden)));
   const Tensor bias = memory.normal(dtype, {experts}), vision = memory.normal(dtype, {experts}, 2);
   std::vector<std::uint8_t> modality;
   for (int t = 0; t < kTokens; ++t) modality.push_back(std::uint8_t(t % 3 == 1 ? 1 + t : 0));
-  const Tensor logits = memory.make(DType::kF32, {kTokens, experts}), indices = memory.make(DType::kI32, {kTokens, count});
+  const Tensor logits = memory.make(DType::kF32, {kTokens, experts}),
+               indices = memory.make(DType::kI32, {kTokens, count});
   const Tensor weights = memory.make(DType::kF32, {kTokens, count});
   ops::router(ctx, x, weight, bias, vision, memory.bytes(modality, {kTokens}), logits, indices, weights);
-  const auto want = reference::router(values(x), values(weight), values(bias), values(vision), modality, std::size_t(hidden), std::size_t(count));
+  const auto want = reference::router(values(x), values(weight), values(bias), values(vision), modality,
+                                      std::size_t(hidden), std::size_t(count));
   EXPECT_TRUE(close(values(logits), want.logits, sum_tolerance(double(hidden), 2)));
   // Selection is exact on the op's own logits: a near-tie may fall either way between float and double.
   const auto own = reference::top_k_softmax(values(logits), std::size_t(experts), std::size_t(count));

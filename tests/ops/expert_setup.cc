@@ -7,8 +7,10 @@
 namespace gov::test {
 namespace {
 
-// Weights of standard deviation about 1 / sqrt(in), so that every layer keeps the size of its input. MXFP4 scales vary by block.
-ops::ExpertProjection projection(Memory& memory, const MoeProblem& p, std::int64_t out, std::int64_t in, Doubles& weights, Doubles& bias) {
+// Weights of standard deviation about 1 / sqrt(in), so that every layer keeps the size of its input. MXFP4 scales vary
+// by block.
+ops::ExpertProjection projection(Memory& memory, const MoeProblem& p, std::int64_t out, std::int64_t in,
+                                 Doubles& weights, Doubles& bias) {
   ops::ExpertProjection result;
   const double scale = 1 / std::sqrt(static_cast<double>(in));
   if (p.mxfp4) {

@@ -14,7 +14,9 @@ struct MoeProblem {
 
 struct MoeSetup {
   MoeSetup(Memory& memory, const MoeProblem& problem);
-  void run(Context& ctx, const Tensor& out) const { ops::moe(ctx, x, indices, weights, gate_up, down, 1.702f, 7.f, out); }
+  void run(Context& ctx, const Tensor& out) const {
+    ops::moe(ctx, x, indices, weights, gate_up, down, 1.702f, 7.f, out);
+  }
   Doubles reference() const;
   Tolerance tolerance() const;
 

@@ -1,5 +1,5 @@
-// Each tolerance is shown to notice the fault it is there for: the op is right, the reference is made wrong, and the comparison
-// that passes with the right reference must fail.
+// Each tolerance is shown to notice the fault it is there for: the op is right, the reference is made wrong, and the
+// comparison that passes with the right reference must fail.
 #include <cmath>
 
 #include "tests/ops/attention_setup.h"
@@ -35,7 +35,8 @@ TEST_F(SeededFault, AttentionSinks) {
 TEST_F(SeededFault, AttentionWindowAndMask) {
   for (const std::int32_t keys : {200, 4300}) {
     Memory memory(52);
-    const AttentionSetup setup(memory, {.rows = {5}, .keys = {keys}, .heads = 8, .kv_heads = 1, .cache = DType::kBF16, .window = 128});
+    const AttentionSetup setup(
+        memory, {.rows = {5}, .keys = {keys}, .heads = 8, .kv_heads = 1, .cache = DType::kBF16, .window = 128});
     const Tensor out = setup.output();
     ops::attention(test.ctx, setup.args, out);
     for (const int shift : {-1, 1}) {
@@ -61,7 +62,8 @@ TEST_F(SeededFault, RopeFactorAndPairing) {
   const Tensor cos = memory.make(DType::kF32, {3, 32}), sin = memory.make(DType::kF32, {3, 32});
   const double factor = 1.3465735902799727;
   ops::rope_table(test.ctx, memory.ints(positions), memory.floats(frequencies, {32}), float(factor), cos, sin);
-  const auto right = reference::rope_table(positions, frequencies, factor), wrong = reference::rope_table(positions, frequencies, 1);
+  const auto right = reference::rope_table(positions, frequencies, factor),
+             wrong = reference::rope_table(positions, frequencies, 1);
   const Tolerance tolerance{2 * kEps, 4 * kEps};
   notices(values(cos), right.cos, wrong.cos, tolerance);
   // Angles formed in double instead of binary32 differ at far positions.
@@ -75,7 +77,8 @@ TEST_F(SeededFault, RopeFactorAndPairing) {
   Doubles interleaved(before.size());
   for (std::size_t i = 0; i < before.size(); ++i) interleaved[i] = before[i / 64 * 64 + (i % 2) * 32 + i % 64 / 2];
   const Tolerance sums = sum_tolerance(2, 2 * largest(before));
-  notices(values(x), reference::rope(before, values(cos), values(sin), 2, 64), reference::rope(interleaved, values(cos), values(sin), 2, 64), sums);
+  notices(values(x), reference::rope(before, values(cos), values(sin), 2, 64),
+          reference::rope(interleaved, values(cos), values(sin), 2, 64), sums);
 }
 
 TEST_F(SeededFault, ExpertActivation) {
@@ -107,7 +110,9 @@ TEST_F(SeededFault, Router) {
   // Softmax over all experts before the selection.
   Doubles before;
   const auto all = reference::top_k_softmax(right.logits, 32, 32);
-  for (std::size_t t = 0; t < 8; ++t) before.insert(before.end(), all.weights.begin() + std::ptrdiff_t(t) * 32, all.weights.begin() + std::ptrdiff_t(t) * 32 + 4);
+  for (std::size_t t = 0; t < 8; ++t)
+    before.insert(before.end(), all.weights.begin() + std::ptrdiff_t(t) * 32,
+                  all.weights.begin() + std::ptrdiff_t(t) * 32 + 4);
   const Tolerance tolerance = sum_tolerance(96 + 8, 1);
   notices(values(weights), right.weights, before, tolerance);
   notices(values(logits), right.logits, reference::linear(values(x), values(weight), {}, 96), sum_tolerance(96, 2));
@@ -137,13 +142,15 @@ TEST_F(SeededFault, MixtureOfExperts) {
     no_bias.down_bias.clear();
     Doubles outside = wrong(no_bias, shares);
     for (std::size_t i = 0; i < shares.size(); ++i)
-      for (std::size_t c = 0; c < 64; ++c) outside[i / 3 * 64 + c] += setup.experts.down_bias[std::size_t(ints_of(setup.indices)[i]) * 64 + c];
+      for (std::size_t c = 0; c < 64; ++c)
+        outside[i / 3 * 64 + c] += setup.experts.down_bias[std::size_t(ints_of(setup.indices)[i]) * 64 + c];
     notices(values(out), right, outside, setup.tolerance());
     // Gate and up rows swapped.
     reference::Experts<double> swapped = setup.experts;
     for (std::size_t row = 0; row < 5 * 128; row += 2) {
       std::swap(swapped.gate_up_bias[row], swapped.gate_up_bias[row + 1]);
-      for (std::size_t c = 0; c < 64; ++c) std::swap(swapped.gate_up[row * 64 + c], swapped.gate_up[(row + 1) * 64 + c]);
+      for (std::size_t c = 0; c < 64; ++c)
+        std::swap(swapped.gate_up[row * 64 + c], swapped.gate_up[(row + 1) * 64 + c]);
     }
     notices(values(out), right, wrong(swapped, shares), setup.tolerance());
     // A square down projection transposed passes every shape check.
@@ -169,10 +176,12 @@ TEST_F(SeededFault, GeluForms) {
 
 TEST_F(SeededFault, LayerNormEpsilon) {
   Memory memory(60);
-  const Tensor x = memory.normal(DType::kF32, {4, 64}, 0.1), w = memory.normal(DType::kF32, {64}), out = memory.make(DType::kF32, x.shape);
+  const Tensor x = memory.normal(DType::kF32, {4, 64}, 0.1), w = memory.normal(DType::kF32, {64}),
+               out = memory.make(DType::kF32, x.shape);
   ops::layer_norm(test.ctx, x, w, w, 1e-5f, out);
   const Doubles right = reference::layer_norm(values(x), values(w), values(w), double(1e-5f));
-  notices(values(out), right, reference::layer_norm(values(x), values(w), values(w), 1e-12), sum_tolerance(8, largest(right)));
+  notices(values(out), right, reference::layer_norm(values(x), values(w), values(w), 1e-12),
+          sum_tolerance(8, largest(right)));
 }
 
 // One wrong element among many is caught by the second metric where the first would let it pass.

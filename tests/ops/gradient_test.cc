@@ -1,5 +1,5 @@
-// The reference templates are analytic: a complex step gives the directional derivative, which central differences confirm.
-// Points lie away from kinks (clamps, ties).
+// The reference templates are analytic: a complex step gives the directional derivative, which central differences
+// confirm. Points lie away from kinks (clamps, ties).
 #include <complex>
 
 #include "tests/ops/harness.h"
@@ -53,15 +53,20 @@ std::vector<T> part(const std::vector<T>& all, std::size_t begin, std::size_t co
 }
 
 TEST(ReferenceGradient, Norms) {
-  check_direction("rms_norm", random_values(15, 1, 1), [](const auto& v) { return weighted(reference::rms_norm(part(v, 0, 10), part(v, 10, 5), 1e-5)); });
-  check_direction("layer_norm", random_values(20, 1, 2),
-                  [](const auto& v) { return weighted(reference::layer_norm(part(v, 0, 10), part(v, 10, 5), part(v, 15, 5), 1e-5)); });
+  check_direction("rms_norm", random_values(15, 1, 1),
+                  [](const auto& v) { return weighted(reference::rms_norm(part(v, 0, 10), part(v, 10, 5), 1e-5)); });
+  check_direction("layer_norm", random_values(20, 1, 2), [](const auto& v) {
+    return weighted(reference::layer_norm(part(v, 0, 10), part(v, 10, 5), part(v, 15, 5), 1e-5));
+  });
 }
 
 TEST(ReferenceGradient, LinearAndRope) {
-  check_direction("linear", random_values(23, 1, 3), [](const auto& v) { return weighted(reference::linear(part(v, 0, 8), part(v, 8, 12), part(v, 20, 3), 4)); });
+  check_direction("linear", random_values(23, 1, 3), [](const auto& v) {
+    return weighted(reference::linear(part(v, 0, 8), part(v, 8, 12), part(v, 20, 3), 4));
+  });
   const reference::RopeTable table = reference::rope_table({3, 90}, {1, 0.1}, 1.3);
-  check_direction("rope", random_values(16, 1, 4), [&](const auto& v) { return weighted(reference::rope(v, table.cos, table.sin, 2, 4)); });
+  check_direction("rope", random_values(16, 1, 4),
+                  [&](const auto& v) { return weighted(reference::rope(v, table.cos, table.sin, 2, 4)); });
 }
 
 TEST(ReferenceGradient, Attention) {
@@ -75,9 +80,11 @@ TEST(ReferenceGradient, Attention) {
 }
 
 TEST(ReferenceGradient, Experts) {
-  check_direction("swiglu", {0.5, 1, -3, 2, 9, -1, 1, 9, -2, -9}, [](const auto& v) { return weighted(reference::swiglu(v, 1.702, 7)); });
+  check_direction("swiglu", {0.5, 1, -3, 2, 9, -1, 1, 9, -2, -9},
+                  [](const auto& v) { return weighted(reference::swiglu(v, 1.702, 7)); });
   check_direction("router", random_values(6 + 15 + 5 + 5, 1, 6), [](const auto& v) {
-    return weighted(reference::router(part(v, 0, 6), part(v, 6, 15), part(v, 21, 5), part(v, 26, 5), {0, 1}, 3, 2).weights);
+    return weighted(
+        reference::router(part(v, 0, 6), part(v, 6, 15), part(v, 21, 5), part(v, 26, 5), {0, 1}, 3, 2).weights);
   });
   check_direction("moe", random_values(6 + 4 + 48 + 8 + 24 + 6 + 6, 0.7, 7), [](const auto& v) {
     using T = typename std::decay_t<decltype(v)>::value_type;
@@ -94,7 +101,9 @@ TEST(ReferenceGradient, VisionAndLoss) {
   check_direction("patch_embed", random_values(40 + 24 + 3, 1, 9), [&](const auto& v) {
     return weighted(reference::patch_embed(part(v, 0, 40), part(v, 40, 24), part(v, 64, 3), shape));
   });
-  check_direction("cross_entropy", random_values(15, 2, 10), [](const auto& v) { return weighted(reference::cross_entropy(v, {1, -1, 4})); });
+  check_direction("cross_entropy", random_values(15, 2, 10), [](const auto& v) {
+    return weighted(reference::cross_entropy(v, {1, -1, 4}));
+  });
 }
 
 }  // namespace

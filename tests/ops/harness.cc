@@ -18,12 +18,15 @@ double Random::normal() {
   return radius * std::cos(2 * M_PI * uniform());
 }
 
-std::int64_t Random::below(std::int64_t limit) { return static_cast<std::int64_t>(uniform() * static_cast<double>(limit)); }
+std::int64_t Random::below(std::int64_t limit) {
+  return static_cast<std::int64_t>(uniform() * static_cast<double>(limit));
+}
 
 Tensor Memory::make(DType dtype, Shape shape) {
   const std::size_t size = static_cast<std::size_t>(shape.elements()) * dtype_size(dtype);
   // Odd offsets by whole elements: kernels may not rely on more than the element's own alignment.
-  const std::size_t offset = kGuardBytes + (blocks_.size() % 3) * dtype_size(dtype), total = offset + size + kGuardBytes;
+  const std::size_t offset = kGuardBytes + (blocks_.size() % 3) * dtype_size(dtype),
+                    total = offset + size + kGuardBytes;
   auto memory = std::make_unique<unsigned char[]>(total);
   std::memset(memory.get(), kGuardByte, total);
   std::memset(memory.get() + offset, 0xff, size);
@@ -78,7 +81,8 @@ void Memory::check_guards() const {
     for (std::size_t i = 0; i < b.total; ++i) {
       if (i == b.offset) i += b.size;
       if (i < b.total && b.memory[i] != kGuardByte) {
-        ADD_FAILURE() << "a guard byte was overwritten, " << (i < b.offset ? "before" : "after") << " a tensor of " << b.size << " bytes";
+        ADD_FAILURE() << "a guard byte was overwritten, " << (i < b.offset ? "before" : "after") << " a tensor of "
+                      << b.size << " bytes";
         break;
       }
     }
@@ -109,7 +113,8 @@ Tolerance sum_tolerance(double terms, double norm, double k) {
 }
 
 testing::AssertionResult close(const Doubles& got, const Doubles& want, Tolerance tolerance) {
-  if (got.size() != want.size()) return testing::AssertionFailure() << got.size() << " elements, expected " << want.size();
+  if (got.size() != want.size())
+    return testing::AssertionFailure() << got.size() << " elements, expected " << want.size();
   double errors = 0, total = 0, worst = 0;
   std::size_t at = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -123,13 +128,14 @@ testing::AssertionResult close(const Doubles& got, const Doubles& want, Toleranc
   }
   const double relative = errors == 0 ? 0 : std::sqrt(errors / total);
   if (relative <= tolerance.relative_l2 && worst <= tolerance.absolute) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "relative L2 " << relative << " (at most " << tolerance.relative_l2 << "), largest error "
-                                     << worst << " at " << at << " (at most " << tolerance.absolute << "): " << got[at]
-                                     << " for " << want[at];
+  return testing::AssertionFailure() << "relative L2 " << relative << " (at most " << tolerance.relative_l2
+                                     << "), largest error " << worst << " at " << at << " (at most "
+                                     << tolerance.absolute << "): " << got[at] << " for " << want[at];
 }
 
 testing::AssertionResult same_bits(const Doubles& got, const Doubles& want) {
-  if (got.size() != want.size()) return testing::AssertionFailure() << got.size() << " elements, expected " << want.size();
+  if (got.size() != want.size())
+    return testing::AssertionFailure() << got.size() << " elements, expected " << want.size();
   for (std::size_t i = 0; i < got.size(); ++i) {
     if (std::memcmp(&got[i], &want[i], sizeof(double)) != 0) {
       return testing::AssertionFailure() << "element " << i << " is " << got[i] << ", expected " << want[i];

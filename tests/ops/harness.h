@@ -18,12 +18,13 @@ using Doubles = std::vector<double>;
 // Uniform and normal numbers from a counter, the same on every machine.
 struct Random {
   std::uint64_t seed = 1, counter = 0;
-  double uniform();                       // [0, 1)
+  double uniform();  // [0, 1)
   double normal();
   std::int64_t below(std::int64_t limit);
 };
 
-// Tensors of one test. Each has a band of known bytes before and after it; check_guards() says whether an op left them alone.
+// Tensors of one test. Each has a band of known bytes before and after it; check_guards() says whether an op left them
+// alone.
 class Memory {
  public:
   explicit Memory(std::uint64_t seed = 1) { random.seed = seed; }

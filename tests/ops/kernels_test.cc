@@ -48,7 +48,8 @@ TEST(Exp, SumCountsEveryElementOnce) {
   for (const CpuIsa isa : available_isas())
     for (const std::size_t n : {1u, 3u, 15u, 16u, 17u, 1023u, 1024u, 1025u, 5000u}) {
       const std::vector<float> x(n, 2.f);
-      EXPECT_DOUBLE_EQ(ops::kernels(isa).exp_sum(x.data(), std::int64_t(n), 2.f, 1.f, nullptr), double(n)) << cpu_isa_name(isa);
+      EXPECT_DOUBLE_EQ(ops::kernels(isa).exp_sum(x.data(), std::int64_t(n), 2.f, 1.f, nullptr), double(n))
+          << cpu_isa_name(isa);
     }
 }
 

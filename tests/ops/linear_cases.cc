@@ -15,7 +15,8 @@ Doubles linear_case(Context& ctx, DType dtype, std::int64_t in, std::int64_t out
   const Tensor bias = with_bias ? memory.normal(dtype, {out_features}) : Tensor();
   const Tensor out = memory.make(DType::kF32, {tokens, out_features});
   ops::linear(ctx, x, weight, bias, out);
-  const Doubles want = reference::linear(values(x), values(weight), with_bias ? values(bias) : Doubles{}, std::size_t(in));
+  const Doubles want =
+      reference::linear(values(x), values(weight), with_bias ? values(bias) : Doubles{}, std::size_t(in));
   const double scale = std::sqrt(double(in)) * 0.5 + (with_bias ? 1 : 0);  // the size of a typical sum
   EXPECT_TRUE(close(values(out), want, sum_tolerance(double(in), 2 * scale)));
   // Any subset of the rows, and accumulation, give the same bits.
@@ -26,7 +27,8 @@ Doubles linear_case(Context& ctx, DType dtype, std::int64_t in, std::int64_t out
   }
   if (out_features > 2) {
     const Tensor column = memory.make(DType::kF32, {tokens, out_features - 2});
-    ops::linear(ctx, x, weight.slice(2, out_features - 2), with_bias ? bias.slice(2, out_features - 2) : Tensor(), column);
+    ops::linear(ctx, x, weight.slice(2, out_features - 2), with_bias ? bias.slice(2, out_features - 2) : Tensor(),
+                column);
     for (std::int64_t t = 0; t < tokens; ++t)
       EXPECT_TRUE(same_bits(values(column.slice(t, 1)), [&] {
         const Doubles row = values(out.slice(t, 1));
@@ -48,7 +50,8 @@ Doubles linear_blocks(Context& ctx) {
   const Tensor x = memory.normal(DType::kF32, {131, 96}), weight = memory.normal(DType::kBF16, {1100, 96});
   const Tensor bias = memory.normal(DType::kBF16, {1100}), out = memory.make(DType::kF32, {131, 1100});
   ops::linear(ctx, x, weight, bias, out);
-  EXPECT_TRUE(close(values(out), reference::linear(values(x), values(weight), values(bias), 96), sum_tolerance(96, 20)));
+  EXPECT_TRUE(
+      close(values(out), reference::linear(values(x), values(weight), values(bias), 96), sum_tolerance(96, 20)));
   const Tensor one = memory.make(DType::kF32, {1, 1100});
   ops::linear(ctx, x.slice(130, 1), weight, bias, one);
   EXPECT_TRUE(same_bits(values(one), values(out.slice(130, 1))));
@@ -66,7 +69,8 @@ Doubles linear_cancellation(Context& ctx) {
   }
   x.push_back(1);
   w.push_back(1);
-  const Tensor xt = memory.floats(x, {1, 2001}), wt = memory.floats(w, {1, 2001}), out = memory.make(DType::kF32, {1, 1});
+  const Tensor xt = memory.floats(x, {1, 2001}), wt = memory.floats(w, {1, 2001}),
+               out = memory.make(DType::kF32, {1, 1});
   ops::linear(ctx, xt, wt, {}, out);
   EXPECT_TRUE(close(values(out), {1}, {1e9, 4 * kEps * norm(x) * std::sqrt(2001.0)}));
   return values(out);
@@ -74,8 +78,10 @@ Doubles linear_cancellation(Context& ctx) {
 
 Doubles patch_embed_case(Context& ctx, DType dtype, std::int64_t height, std::int64_t width, std::int64_t patch) {
   Memory memory(7);
-  const Tensor pixels = memory.normal(DType::kF32, {2, 3, height, width}), weight = memory.normal(dtype, {10, 3, patch, patch});
-  const Tensor bias = memory.normal(dtype, {10}), out = memory.make(DType::kF32, {2, height / patch * (width / patch), 10});
+  const Tensor pixels = memory.normal(DType::kF32, {2, 3, height, width}),
+               weight = memory.normal(dtype, {10, 3, patch, patch});
+  const Tensor bias = memory.normal(dtype, {10}),
+               out = memory.make(DType::kF32, {2, height / patch * (width / patch), 10});
   ops::patch_embed(ctx, pixels, weight, bias, out);
   const reference::PatchShape shape{2, 3, std::size_t(height), std::size_t(width), std::size_t(patch), 10};
   const double terms = double(3 * patch * patch);

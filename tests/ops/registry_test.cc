@@ -1,5 +1,5 @@
-// Every op case on every instruction set with 1, 2 and 3 threads: each run is compared with the reference inside the case, and
-// the three runs must agree bit for bit.
+// Every op case on every instruction set with 1, 2 and 3 threads: each run is compared with the reference inside the
+// case, and the three runs must agree bit for bit.
 #include "tests/ops/harness.h"
 
 namespace gov::test {

@@ -9,7 +9,8 @@ namespace {
 constexpr std::int64_t kTokens = 9;
 
 // The op on all rows, and on single rows: equal bits.
-void check_rows(const Tensor& out, std::int64_t tokens, const std::function<void(std::int64_t row, const Tensor& out)>& one) {
+void check_rows(const Tensor& out, std::int64_t tokens,
+                const std::function<void(std::int64_t row, const Tensor& out)>& one) {
   Memory memory;
   const Tensor row = memory.make(DType::kF32, {1, out.row_elements()});
   for (std::int64_t t = 0; t < tokens; t += 4) {
@@ -25,7 +26,8 @@ Doubles rms_norm_case(Context& ctx, DType dtype, std::int64_t width) {
   ops::rms_norm(ctx, x, weight, 1e-5f, out);
   const Doubles want = reference::rms_norm(values(x), values(weight), double(1e-5f));
   EXPECT_TRUE(close(values(out), want, sum_tolerance(4 + double(width) / 16, largest(want))));
-  check_rows(out, kTokens, [&](std::int64_t t, const Tensor& to) { ops::rms_norm(ctx, x.slice(t, 1), weight, 1e-5f, to); });
+  check_rows(out, kTokens,
+             [&](std::int64_t t, const Tensor& to) { ops::rms_norm(ctx, x.slice(t, 1), weight, 1e-5f, to); });
   const Doubles separate = values(out);
   ops::rms_norm(ctx, x, weight, 1e-5f, x);  // in place
   EXPECT_TRUE(same_bits(values(x), separate));
@@ -44,9 +46,11 @@ Doubles layer_norm_case(Context& ctx, DType dtype, std::int64_t width, double me
   if (width > 1) {
     EXPECT_TRUE(close(values(out), want, {tolerance.relative_l2 * loss, tolerance.absolute}));
   } else {
-    EXPECT_TRUE(close(values(out), want, {tolerance.relative_l2, tolerance.absolute}));  // x - mean is exactly 0: the bias
+    EXPECT_TRUE(
+        close(values(out), want, {tolerance.relative_l2, tolerance.absolute}));  // x - mean is exactly 0: the bias
   }
-  check_rows(out, kTokens, [&](std::int64_t t, const Tensor& to) { ops::layer_norm(ctx, x.slice(t, 1), weight, bias, 1e-6f, to); });
+  check_rows(out, kTokens,
+             [&](std::int64_t t, const Tensor& to) { ops::layer_norm(ctx, x.slice(t, 1), weight, bias, 1e-6f, to); });
   const Doubles separate = values(out);
   ops::layer_norm(ctx, x, weight, bias, 1e-6f, x);
   EXPECT_TRUE(same_bits(values(x), separate));
@@ -56,7 +60,8 @@ Doubles layer_norm_case(Context& ctx, DType dtype, std::int64_t width, double me
 // Values in every regime: normal, at the clamps, far outside (the gate has no lower clamp), zero.
 Doubles swiglu_case(Context& ctx, std::int64_t width) {
   Memory memory(std::uint64_t(width) + 13);
-  const Tensor h = memory.normal(DType::kF32, {kTokens, 2 * width}, 5), out = memory.make(DType::kF32, {kTokens, width});
+  const Tensor h = memory.normal(DType::kF32, {kTokens, 2 * width}, 5),
+               out = memory.make(DType::kF32, {kTokens, width});
   float* p = h.as<float>();
   const float special[] = {7.f, -7.f, 100.f, -100.f, 0.f, -60.f, 1e-30f, 3e38f, -3e38f};
   for (std::int64_t i = 0; i < std::min<std::int64_t>(9, h.elements()); ++i) p[i * 2 % h.elements()] = special[i];
@@ -76,9 +81,11 @@ Doubles gelu_case(Context& ctx, ops::Gelu kind, reference::Gelu want_kind) {
   const Doubles want = reference::gelu(values(in), want_kind), got = values(out);
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double a = std::fabs(x[i]);
-    // Near 0 and on the positive side a few units in the last place; the negative tail is a product with e^-y, whose relative
-    // error is eps y.
-    const double exponent = want_kind == reference::Gelu::kErf ? a * a / 2 : want_kind == reference::Gelu::kTanh ? 1.6 * a + 0.0714 * a * a * a : 1.702 * a;
+    // Near 0 and on the positive side a few units in the last place; the negative tail is a product with e^-y, whose
+    // relative error is eps y.
+    const double exponent = want_kind == reference::Gelu::kErf    ? a * a / 2
+                            : want_kind == reference::Gelu::kTanh ? 1.6 * a + 0.0714 * a * a * a
+                                                                  : 1.702 * a;
     const double relative = x[i] > 0 ? 8 * kEps : (10 + 3 * exponent) * kEps;
     EXPECT_LE(std::fabs(got[i] - want[i]), relative * std::fabs(want[i]) + 1e-37) << "x = " << x[i];
   }
@@ -92,7 +99,8 @@ Doubles rope_case(Context& ctx, std::int64_t dim) {
   Memory memory(15);
   const std::vector<std::int32_t> positions = {0, 1, 2, 127, 4095, 4096, 4097, 100'000, 131'071};
   Doubles frequencies;
-  for (std::int64_t i = 0; i < dim / 2; ++i) frequencies.push_back(double(float(std::pow(150000.0, -2.0 * double(i) / double(dim)))));
+  for (std::int64_t i = 0; i < dim / 2; ++i)
+    frequencies.push_back(double(float(std::pow(150000.0, -2.0 * double(i) / double(dim)))));
   const double factor = 1.3465735902799727;
   const Tensor inv_freq = memory.floats(frequencies, {dim / 2});
   const Tensor cos = memory.make(DType::kF32, {9, dim / 2}), sin = memory.make(DType::kF32, {9, dim / 2});
@@ -103,7 +111,8 @@ Doubles rope_case(Context& ctx, std::int64_t dim) {
   const Tensor x = memory.normal(DType::kF32, {9, 3, dim});
   const Doubles before = values(x);
   ops::rope(ctx, cos, sin, x);
-  EXPECT_TRUE(close(values(x), reference::rope(before, values(cos), values(sin), 3, std::size_t(dim)), sum_tolerance(2, largest(before) * 2)));
+  EXPECT_TRUE(close(values(x), reference::rope(before, values(cos), values(sin), 3, std::size_t(dim)),
+                    sum_tolerance(2, largest(before) * 2)));
   Doubles all = values(x);
   for (const Doubles& part : {values(cos), values(sin)}) all.insert(all.end(), part.begin(), part.end());
   return all;
@@ -126,7 +135,8 @@ Doubles embedding_case(Context& ctx, DType dtype) {
 Doubles move_rows_case(Context& ctx) {
   Memory memory(17);
   const std::vector<std::int32_t> rows = {4, 0, 9, 2};
-  const Tensor x = memory.normal(DType::kF32, {10, 35}), some = memory.make(DType::kF32, {4, 35}), index = memory.ints(rows);
+  const Tensor x = memory.normal(DType::kF32, {10, 35}), some = memory.make(DType::kF32, {4, 35}),
+               index = memory.ints(rows);
   ops::gather_rows(ctx, x, index, some);
   const Tensor back = memory.normal(DType::kF32, {10, 35});
   const Doubles before = values(back);
@@ -169,7 +179,8 @@ Doubles kv_append_case(Context& ctx, DType dtype) {
         for (std::int64_t d = 0; d < 6; ++d) {
           const std::int64_t slot = slots[std::size_t(t)];
           const float x = rows.as<float>()[(t * 2 + h) * 6 + d];
-          want[std::size_t(((slot / 8 * 2 + h) * 8 + slot % 8) * 6 + d)] = double(dtype == DType::kBF16 ? to_f32(to_bf16(x)) : x);
+          want[std::size_t(((slot / 8 * 2 + h) * 8 + slot % 8) * 6 + d)] =
+              double(dtype == DType::kBF16 ? to_f32(to_bf16(x)) : x);
         }
     EXPECT_TRUE(same_bits(values(cache), want));
     all.insert(all.end(), want.begin(), want.end());
@@ -193,11 +204,15 @@ Doubles cross_entropy_case(Context& ctx, std::int64_t vocabulary, double scale) 
 
 std::vector<OpCase> row_cases() {
   std::vector<OpCase> cases;
-  const auto add = [&](std::string name, std::function<Doubles(Context&)> run) { cases.push_back({std::move(name), std::move(run)}); };
+  const auto add = [&](std::string name, std::function<Doubles(Context&)> run) {
+    cases.push_back({std::move(name), std::move(run)});
+  };
   for (const std::int64_t width : {1, 7, 33, 96, 100, 2880}) {
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-      add(fmt::format("rms_norm_{}_{}", dtype_name(dtype), width), [=](Context& c) { return rms_norm_case(c, dtype, width); });
-      add(fmt::format("layer_norm_{}_{}", dtype_name(dtype), width), [=](Context& c) { return layer_norm_case(c, dtype, width, 0.5); });
+      add(fmt::format("rms_norm_{}_{}", dtype_name(dtype), width),
+          [=](Context& c) { return rms_norm_case(c, dtype, width); });
+      add(fmt::format("layer_norm_{}_{}", dtype_name(dtype), width),
+          [=](Context& c) { return layer_norm_case(c, dtype, width, 0.5); });
     }
     add(fmt::format("swiglu_{}", width), [=](Context& c) { return swiglu_case(c, width); });
   }

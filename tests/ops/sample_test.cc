@@ -15,21 +15,26 @@ using ops::SampleRow;
 std::vector<float> random_logits(std::size_t n, double scale, std::uint64_t seed, bool ties = false) {
   Random random{seed};
   std::vector<float> logits;
-  for (std::size_t i = 0; i < n; ++i) logits.push_back(static_cast<float>(ties ? std::round(scale * random.normal()) : scale * random.normal()));
+  for (std::size_t i = 0; i < n; ++i)
+    logits.push_back(static_cast<float>(ties ? std::round(scale * random.normal()) : scale * random.normal()));
   return logits;
 }
 
 // The op on copies of one row of logits.
-std::vector<SampleResult> sample_copies(Context& ctx, const std::vector<float>& logits, const std::vector<SampleRow>& rows) {
+std::vector<SampleResult> sample_copies(Context& ctx, const std::vector<float>& logits,
+                                        const std::vector<SampleRow>& rows) {
   Memory memory;
   const Tensor t = memory.make(DType::kF32, {std::int64_t(rows.size()), std::int64_t(logits.size())});
-  for (std::size_t r = 0; r < rows.size(); ++r) std::copy(logits.begin(), logits.end(), t.as<float>() + r * logits.size());
+  for (std::size_t r = 0; r < rows.size(); ++r)
+    std::copy(logits.begin(), logits.end(), t.as<float>() + r * logits.size());
   std::vector<SampleResult> results(rows.size());
   ops::sample(ctx, t, rows, results);
   return results;
 }
 
-SampleResult sample_one(Context& ctx, const std::vector<float>& logits, const SampleRow& row) { return sample_copies(ctx, logits, {row})[0]; }
+SampleResult sample_one(Context& ctx, const std::vector<float>& logits, const SampleRow& row) {
+  return sample_copies(ctx, logits, {row})[0];
+}
 
 std::vector<SampleRow> draws(SampleRow row, std::size_t count) {
   std::vector<SampleRow> rows(count, row);
@@ -161,7 +166,8 @@ TEST(Sample, AdjustmentsInTheirOrder) {
   for (const SampleResult& r : {results[0], results[1]}) {
     EXPECT_NEAR(r.logprob, std::log(p[std::size_t(r.token)]), 1e-5);
     EXPECT_EQ(r.top_count, 20);
-    for (int i = 0; i < r.top_count; ++i) EXPECT_NEAR(r.top_logprobs[i], std::log(p[std::size_t(r.top_tokens[i])]), 1e-5);
+    for (int i = 0; i < r.top_count; ++i)
+      EXPECT_NEAR(r.top_logprobs[i], std::log(p[std::size_t(r.top_tokens[i])]), 1e-5);
     for (int i = 1; i < r.top_count; ++i) EXPECT_GE(r.top_logprobs[i - 1], r.top_logprobs[i]);
   }
 }

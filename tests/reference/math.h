@@ -1,7 +1,7 @@
 #pragma once
-// The operations of GPT-OSS-Vision as scalar templates on T: the readable specification that the fast ops are tested against.
-// T is double for values, std::complex<double> for derivatives by the complex step (Im f(x + ih) / h): every branch looks at
-// the real part only, and there is no conjugate, modulus or norm. Tensors are flat row-major vectors.
+// The operations of GPT-OSS-Vision as scalar templates on T: the readable specification that the fast ops are tested
+// against. T is double for values, std::complex<double> for derivatives by the complex step (Im f(x + ih) / h): every
+// branch looks at the real part only, and there is no conjugate, modulus or norm. Tensors are flat row-major vectors.
 
 #include <cmath>
 #include <complex>

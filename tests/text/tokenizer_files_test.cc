@@ -69,6 +69,17 @@ TEST(TokenizerJson, RefusesWhatIsBroken) {
   corrupt(with("\"!\":0", "\"\xFF\":0"), "not valid JSON");
 }
 
+TEST(TokenizerJson, AddedTokensAreLimitedTogether) {
+  std::string many;
+  for (int i = 0; i < 2200; ++i) {
+    many += fmt::format(R"({{"id":{},"content":"{:04}{}","special":true,"normalized":false,"lstrip":false,)"
+                        R"("rstrip":false,"single_word":false}},)",
+                        5000 + i, i, std::string(996, 'x'));
+  }
+  const std::string json = with("\"added_tokens\":[", "\"added_tokens\":[" + many);
+  EXPECT_NE(refusal(ErrorCode::kCorrupt, json).find("2097152 bytes"), std::string::npos);
+}
+
 TEST(TokenizerJson, MergesAsStringsAndAsPairs) {
   const std::string head =
       R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"model":{"vocab":{"a":0,"b":1,"ab":2,"aba":3},"merges":)";

@@ -1,8 +1,12 @@
 #pragma once
 // Attention of one tile of query vectors against the keys of one kv head, with an online softmax.
 //
-// Keys come in blocks of kAttentionKeys that start at multiples of it in the sequence, whatever the window and the tile. A
-// vector whose range misses a block leaves it out, so decode, prefill and chunked prefill add the same numbers in the same order.
+// Keys come in blocks of kAttentionKeys that start at multiples of it in the sequence, whatever the window and the
+// tile. A vector whose range misses a block leaves it out, so decode, prefill and chunked prefill add the same numbers
+// in the same order.
+
+#include "ops/kernels.h"
+#include "ops/kernels/math.h"
 
 namespace gov::ops::GOV_ISA {
 namespace {
@@ -46,16 +50,25 @@ inline Vec load_dims(const C* row, int d, int dim) {
   return d < dim ? load_partial(row + d, dim - d) : zero();
 }
 
-// Stores kLanes x kLanes elements of rows[0 .. kLanes) from dim d on, transposed.
-template <class C>
-inline void transpose_whole(const C* const* rows, int d, float* to) {
+// Transposes kLanes rows from dim d on: kLanes dims of F32, or twice as many of BF16, which travel as pairs and are
+// widened last.
+inline void transpose_whole(const float* const* rows, int d, float* to) {
   Vec square[kLanes];
   for (int i = 0; i < kLanes; ++i) square[i] = load(rows[i] + d);
   transpose(square);
   for (int i = 0; i < kLanes; ++i) store(to + i * kAttentionKeys, square[i]);
 }
+inline void transpose_whole(const Bf16* const* rows, int d, float* to) {
+  Vec square[kLanes];
+  for (int i = 0; i < kLanes; ++i) square[i] = load_pairs(rows[i] + d);
+  transpose(square);
+  for (int i = 0; i < kLanes; ++i) {
+    store(to + 2 * i * kAttentionKeys, first_of_pairs(square[i]));
+    store(to + (2 * i + 1) * kAttentionKeys, second_of_pairs(square[i]));
+  }
+}
 
-// The same at the borders: rows outside [first, last) and dims past the end are zero, their memory may not exist.
+// kLanes dims at the borders: rows outside [first, last) and dims past the end are zero, their memory may not exist.
 template <class C>
 void transpose_border(const C* const* rows, int first, int last, int d, int dim, float* to) {
   Vec square[kLanes];
@@ -67,17 +80,16 @@ void transpose_border(const C* const* rows, int first, int last, int d, int dim,
 // Keys as [D', keys], values as [keys, D'], both in F32.
 template <class C>
 void gather_block(const AttentionTile& a, const KeyBlock& block, int padded) {
+  constexpr int kWhole = kLanes * static_cast<int>(sizeof(float) / sizeof(C));
   const C* rows[kAttentionKeys];
   key_rows<C>(a, a.k, block, rows);
   for (int j = 0; j < kAttentionKeys; j += kLanes) {
     const bool whole = j >= block.first && j + kLanes <= block.last;
-    for (int d = 0; d < padded; d += kLanes) {
-      float* to = a.k_scratch + d * kAttentionKeys + j;
-      if (whole && d + kLanes <= a.dim) {
-        transpose_whole(rows + j, d, to);
-      } else {
-        transpose_border(rows + j, block.first - j, block.last - j, d, a.dim, to);
-      }
+    int d = 0;
+    for (; whole && d + kWhole <= a.dim; d += kWhole)
+      transpose_whole(rows + j, d, a.k_scratch + d * kAttentionKeys + j);
+    for (; d < padded; d += kLanes) {
+      transpose_border(rows + j, block.first - j, block.last - j, d, a.dim, a.k_scratch + d * kAttentionKeys + j);
     }
   }
   key_rows<C>(a, a.v, block, rows);
@@ -139,7 +151,8 @@ struct Softmax {
   float sum;  // of exp(score - max)
 };
 
-// Turns the scores of keys [first, last) into exp(score - max), zero elsewhere; rescales the vector's sums to the new maximum.
+// Turns the scores of keys [first, last) into exp(score - max), zero elsewhere; rescales the vector's sums to the new
+// maximum.
 void softmax_block(Softmax& state, float* scores, int first, int last, float* accumulator, int padded) {
   for (int j = 0; j < first; ++j) scores[j] = -__builtin_inff();
   for (int j = last; j < kAttentionKeys; ++j) scores[j] = -__builtin_inff();
@@ -179,8 +192,9 @@ void attend_block(const AttentionTile& a, const KeyBlock& block, int padded, Sof
     softmax_block(state[m], a.scores + m * kAttentionKeys, first[m], last[m], a.accumulators + m * padded, padded);
   }
   for (int m = 0; m < a.count;) {
-    const bool four = m + 4 <= a.count && first[m] == first[m + 1] && first[m] == first[m + 2] && first[m] == first[m + 3] &&
-                      last[m] == last[m + 1] && last[m] == last[m + 2] && last[m] == last[m + 3];
+    const bool four = m + 4 <= a.count && first[m] == first[m + 1] && first[m] == first[m + 2] &&
+                      first[m] == first[m + 3] && last[m] == last[m + 1] && last[m] == last[m + 2] &&
+                      last[m] == last[m + 3];
     if (first[m] < last[m]) {
       four ? add_values<4>(a, m, first[m], last[m], padded) : add_values<1>(a, m, first[m], last[m], padded);
     }

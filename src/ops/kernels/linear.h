@@ -1,14 +1,17 @@
 #pragma once
 // Dot products over the input axis, for weights in F32, BF16, F16 and MXFP4.
 //
-// A tile of R weight rows by T tokens keeps R x T vectors of partial sums in registers. Every (row, token) pair has one vector
-// of its own, filled in the order of the input axis and reduced at the end: that order is the same in every tile shape.
+// A tile of R weight rows by T tokens keeps R x T vectors of partial sums in registers. Every (row, token) pair has one
+// vector of its own, filled in the order of the input axis and reduced at the end: that order is the same in every tile
+// shape.
+
+#include "ops/kernels.h"
 
 namespace gov::ops::GOV_ISA {
 namespace {
 
-// With few tokens a tile is over before the processor's own prefetcher has recognised its R streams: fetch the next tile's
-// rows, at the same place, meanwhile. Prefetching past the end of the weights is harmless.
+// With few tokens a tile is over before the processor's own prefetcher has recognised its R streams: fetch the next
+// tile's rows, at the same place, meanwhile. Prefetching past the end of the weights is harmless.
 template <int T>
 inline void prefetch_next(const void* p) {
   if constexpr (T <= 4) __builtin_prefetch(p, 0, 2);
@@ -42,7 +45,8 @@ void dense_tile(const W* weight, const float* const* x, std::int64_t in, float* 
 }
 
 template <int R, int T>
-void mxfp4_tile(const std::uint8_t* blocks, const std::uint8_t* scales, const float* const* x, std::int64_t in, float* sums) {
+void mxfp4_tile(const std::uint8_t* blocks, const std::uint8_t* scales, const float* const* x, std::int64_t in,
+                float* sums) {
   Vec acc[R][T];
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t) acc[r][t] = zero();
@@ -84,7 +88,8 @@ struct Mxfp4Weight {
   template <int R, int T>
   void tile(std::int64_t row, const float* const* x, float* sums) const {
     const std::int64_t blocks = row * (args.in / 32);
-    mxfp4_tile<R, T>(static_cast<const std::uint8_t*>(args.weight) + blocks * 16, args.scales + blocks, x, args.in, sums);
+    mxfp4_tile<R, T>(static_cast<const std::uint8_t*>(args.weight) + blocks * 16, args.scales + blocks, x, args.in,
+                     sums);
   }
 };
 

@@ -23,7 +23,8 @@ inline Vec exp(Vec x) {
 // x / (1 + e^-y)
 inline Vec times_sigmoid(Vec x, Vec y) { return div(x, add(splat(1.f), exp(sub(zero(), y)))); }
 
-// Phi(x), the normal distribution function: the tail Phi(-|x|) = exp(-x^2/2) poly(1 / (1 + 0.3 |x|)), relative error 4e-7.
+// Phi(x), the normal distribution function: the tail Phi(-|x|) = exp(-x^2/2) poly(1 / (1 + 0.3 |x|)), relative error
+// 4e-7.
 inline Vec normal_cdf(Vec x) {
   const Vec a = at_most(splat(16.f), absolute(x));  // there the tail is exactly 0, so that any x times it is
   const Vec t = div(splat(1.f), fma(splat(0.3f), a, splat(1.f)));

@@ -1,6 +1,9 @@
 #pragma once
 // Kernels on one row: norms, activations, exponentials, and the two probes of device_limits.
 
+#include "ops/kernels.h"
+#include "ops/kernels/math.h"
+
 namespace gov::ops::GOV_ISA {
 namespace {
 

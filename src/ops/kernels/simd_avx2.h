@@ -10,7 +10,7 @@ namespace {
 
 using Vec = __m256;
 inline constexpr int kLanes = 8;
-inline constexpr int kGemmRows = 4, kGemmTokens = 2;    // 8 sums fill both FMA units; 16 registers in all
+inline constexpr int kGemmRows = 4, kGemmTokens = 2;  // 8 sums fill both FMA units; 16 registers in all
 inline constexpr int kMxfp4Rows = 2, kMxfp4Tokens = 4;
 inline constexpr int kScoreVecs = 2;
 
@@ -40,6 +40,15 @@ inline __m128i load_partial_u16(const void* p, int n) {
 inline Vec widen_bf16(__m128i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16)); }
 inline Vec load(const Bf16* p) { return widen_bf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 inline Vec load_partial(const Bf16* p, int n) { return widen_bf16(load_partial_u16(p, n)); }
+// 2 x kLanes elements as pairs in lanes, and their widened halves.
+inline Vec load_pairs(const Bf16* p) {
+  return _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vec first_of_pairs(Vec v) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16)); }
+inline Vec second_of_pairs(Vec v) {
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 inline Vec load(const F16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 inline Vec load_partial(const F16* p, int n) { return _mm256_cvtph_ps(load_partial_u16(p, n)); }
 
@@ -76,7 +85,8 @@ inline float reduce_max(Vec v) {
 
 // even = p[0], p[2], ...; odd = p[1], p[3], ... of 16 floats.
 inline void load_deinterleaved(const float* p, Vec& even, Vec& odd) {
-  const Vec a = _mm256_permute2f128_ps(load(p), load(p + 8), 0x20), b = _mm256_permute2f128_ps(load(p), load(p + 8), 0x31);
+  const Vec a = _mm256_permute2f128_ps(load(p), load(p + 8), 0x20),
+            b = _mm256_permute2f128_ps(load(p), load(p + 8), 0x31);
   even = _mm256_shuffle_ps(a, b, 0x88);
   odd = _mm256_shuffle_ps(a, b, 0xdd);
 }

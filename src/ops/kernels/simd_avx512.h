@@ -33,6 +33,13 @@ inline void store_partial(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, fir
 inline Vec widen_bf16(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
 inline Vec load(const Bf16* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline Vec load_partial(const Bf16* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
+// 2 x kLanes elements as pairs in lanes, and their widened halves.
+inline Vec load_pairs(const Bf16* p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
+inline Vec first_of_pairs(Vec v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16)); }
+inline Vec second_of_pairs(Vec v) {
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 inline Vec load(const F16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline Vec load_partial(const F16* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
 
@@ -61,8 +68,9 @@ inline void load_deinterleaved(const float* p, Vec& even, Vec& odd) {
   odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(pick, _mm512_set1_epi32(1)), b);
 }
 
-// The 16 values of a code for each scale byte, the scale applied: exact, it is a power of two (0: the subnormal 2^-127; 255,
-// which loading refuses: infinity). Reading a row costs no arithmetic unit anything, and a model uses few of the rows.
+// The 16 values of a code for each scale byte, the scale applied: exact, it is a power of two (0: the subnormal 2^-127;
+// 255, which loading refuses: infinity). Reading a row costs no arithmetic unit anything, and a model uses few of the
+// rows.
 struct Mxfp4Values {
   alignas(64) float row[256][16];
   constexpr Mxfp4Values() : row{} {
@@ -110,7 +118,8 @@ inline void transpose(Vec* r) {
   }
   for (int i = 0; i < 4; ++i) {  // 4 x 4 blocks of 128 bits
     const Vec lo = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), hi = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
-    const Vec lo2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88), hi2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+    const Vec lo2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88),
+              hi2 = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
     t[i] = _mm512_shuffle_f32x4(lo, lo2, 0x88);
     t[8 + i] = _mm512_shuffle_f32x4(lo, lo2, 0xdd);
     t[4 + i] = _mm512_shuffle_f32x4(hi, hi2, 0x88);

@@ -44,7 +44,9 @@ inline Vec load(const float* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-inline void store_partial(float* p, Vec v, int n) { __builtin_memcpy(p, &v, static_cast<unsigned long>(n) * sizeof(float)); }
+inline void store_partial(float* p, Vec v, int n) {
+  __builtin_memcpy(p, &v, static_cast<unsigned long>(n) * sizeof(float));
+}
 inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
 using Four16 = std::uint16_t __attribute__((vector_size(8)));
@@ -55,8 +57,8 @@ inline Four16 load_u16(const void* p, int n) {
   return h;
 }
 inline Vec widen_bf16(Four16 h) { return as_float(widen_u16(h) << 16); }
-// Moves exponent and mantissa to their binary32 place and multiplies by 2^112: exact for subnormals too. Inf and NaN, whose
-// exponent field is all ones, get the rest of it set.
+// Moves exponent and mantissa to their binary32 place and multiplies by 2^112: exact for subnormals too. Inf and NaN,
+// whose exponent field is all ones, get the rest of it set.
 inline Vec widen_f16(Four16 h) {
   const VecInt bits = widen_u16(h), magnitude = bits & 0x7fff;
   const VecInt infinite = magnitude >= 0x7c00;
@@ -66,6 +68,21 @@ inline Vec widen_f16(Four16 h) {
 }
 inline Vec load(const Bf16* p) { return widen_bf16(load_u16(p, 4)); }
 inline Vec load_partial(const Bf16* p, int n) { return widen_bf16(load_u16(p, n)); }
+// 2 x kLanes elements as pairs in lanes, and their widened halves. Each half is placed by its address, not by its
+// significance.
+inline Vec load_pairs(const Bf16* p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec half_of_pairs(Vec v, int which) {
+  std::uint16_t all[2 * kLanes];
+  __builtin_memcpy(all, &v, sizeof all);
+  const Four16 half = {all[which], all[2 + which], all[4 + which], all[6 + which]};
+  return widen_bf16(half);
+}
+inline Vec first_of_pairs(Vec v) { return half_of_pairs(v, 0); }
+inline Vec second_of_pairs(Vec v) { return half_of_pairs(v, 1); }
 inline Vec load(const F16* p) { return widen_f16(load_u16(p, 4)); }
 inline Vec load_partial(const F16* p, int n) { return widen_f16(load_u16(p, n)); }
 

@@ -2,10 +2,10 @@
 // The kernels of this instruction set as a table: the unit's only symbol.
 
 #include "ops/kernels.h"
-#include "ops/kernels/math.h"
-#include "ops/kernels/linear.h"
-#include "ops/kernels/rows.h"
 #include "ops/kernels/attention.h"
+#include "ops/kernels/linear.h"
+#include "ops/kernels/math.h"
+#include "ops/kernels/rows.h"
 
 namespace gov::ops::GOV_ISA {
 
