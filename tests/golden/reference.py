@@ -126,7 +126,8 @@ def forward(c, w, ids, pixels=None):
         x = np.concatenate([r["vision_embeds"], x], 1)
     s, h, kv, d = n + t, c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
     freq, factor = inv_freq(c)
-    angle = np.arange(s)[:, None] * freq.astype(np.float32).astype(np.float64)
+    # The angle is a product in f32, as in transformers: at position 4,300 its rounding is seen in the logits.
+    angle = (np.arange(s, dtype=np.float32)[:, None] * freq.astype(np.float32)).astype(np.float64)
     rms = lambda y, name: w[name] * y / np.sqrt((y * y).mean(-1, keepdims=True) + c.get("rms_norm_eps", 1e-5))
     i, j = np.arange(s)[:, None], np.arange(s)[None, :]
     kinds = c.get("layer_types") or ["sliding_attention", "full_attention"] * c["num_hidden_layers"]
