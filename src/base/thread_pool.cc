@@ -13,6 +13,11 @@ namespace {
 // About 50 us of polling on current cores: longer than the serial gaps inside a forward pass, short for an idle server.
 constexpr int kSpins = 4000;
 
+// ThreadPool::state_: workers inside in the low bits, the open flag, the loop's number above.
+constexpr std::uint64_t kInside = 0xffff;
+constexpr std::uint64_t kOpen = 0x10000;
+constexpr int kNumberShift = 17;
+
 inline void pause_cpu() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -62,14 +67,18 @@ void ThreadPool::run(std::int64_t count, std::int64_t grain, void* body, Call ca
   grain_ = std::max<std::int64_t>(grain, 1);
   error_ = nullptr;
   next_.store(0, std::memory_order_relaxed);
-  running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1);  // publishes the loop; sequentially consistent against the sleepers' count
+  const std::uint64_t number = (state_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
+  state_.store((number << kNumberShift) | kOpen);  // publishes the loop; sequentially consistent against sleepers_
   if (sleepers_.load() > 0) {
     std::lock_guard lock(sleep_mutex_);
     wake_.notify_all();
   }
   work(0);
-  while (running_.load(std::memory_order_acquire) > 0) pause_cpu();
+  state_.fetch_and(~kOpen);
+  for (int spins = 0; (state_.load(std::memory_order_acquire) & kInside) != 0;) {
+    if (++spins < kSpins) pause_cpu();
+    else std::this_thread::yield();  // more threads than free cores: let the worker finish
+  }
   if (error_) std::rethrow_exception(error_);
 }
 
@@ -89,22 +98,27 @@ void ThreadPool::work(int thread) {
 
 void ThreadPool::worker_loop(int thread) {
   std::uint64_t seen = 0;
+  const auto number = [this] { return state_.load() >> kNumberShift; };
   for (;;) {
     int spins = 0;
-    while (generation_.load(std::memory_order_acquire) == seen && !stop_.load(std::memory_order_relaxed)) {
+    while (number() == seen && !stop_.load(std::memory_order_relaxed)) {
       if (++spins < kSpins) {
         pause_cpu();
         continue;
       }
       std::unique_lock lock(sleep_mutex_);
       sleepers_.fetch_add(1);
-      wake_.wait(lock, [&] { return generation_.load() != seen || stop_; });
+      wake_.wait(lock, [&] { return number() != seen || stop_; });
       sleepers_.fetch_sub(1);
     }
     if (stop_) return;
-    seen = generation_.load(std::memory_order_acquire);
+    std::uint64_t state = state_.load();
+    while ((state & kOpen) && !state_.compare_exchange_weak(state, state + 1)) {
+    }
+    seen = state >> kNumberShift;
+    if (!(state & kOpen)) continue;  // that loop is over
     work(thread);
-    running_.fetch_sub(1, std::memory_order_release);
+    state_.fetch_sub(1, std::memory_order_release);
   }
 }
 

@@ -51,8 +51,9 @@ class ThreadPool {
   std::exception_ptr error_;
   std::mutex error_mutex_;
   alignas(64) std::atomic<std::int64_t> next_{0};
-  alignas(64) std::atomic<std::uint64_t> generation_{0};
-  alignas(64) std::atomic<int> running_{0};
+  // Number of the loop, whether it may still be entered, and how many workers are inside. A worker that wakes too late
+  // finds the loop closed: the caller waits only for those who entered, never for a thread that is not being scheduled.
+  alignas(64) std::atomic<std::uint64_t> state_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
   std::mutex sleep_mutex_;

@@ -40,6 +40,18 @@ TEST(ThreadPool, ManyShortLoopsAndSleepsBetween) {
   EXPECT_EQ(sum, 15000);
 }
 
+// Many more threads than cores: a short loop must not wait for threads that are not running.
+TEST(ThreadPool, OversubscriptionStaysFast) {
+  ThreadPool pool(64);
+  const auto start = std::chrono::steady_clock::now();
+  std::atomic<std::int64_t> sum{0};
+  for (int loop = 0; loop < 200; ++loop) {
+    pool.parallel_for(2, 1, [&](std::int64_t begin, std::int64_t end, int) { sum += end - begin; });
+  }
+  EXPECT_EQ(sum, 400);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
 TEST(ThreadPool, ExceptionsReachTheCaller) {
   ThreadPool pool(2);
   for (int loop = 0; loop < 20; ++loop) {
