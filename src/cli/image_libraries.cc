@@ -1,14 +1,15 @@
 // Which releases of the picture decoders this program runs with; kept apart from the code that uses their headers
 // fully.
 
+#include "cli/selftest.h"
+
+#if GOV_IMAGES
 #include <cstdio>  // jpeglib.h needs it first
 
 #include <gif_lib.h>
 #include <jpeglib.h>
 #include <spng.h>
 #include <webp/decode.h>
-
-#include "cli/selftest.h"
 
 #define GOV_TEXT_(x) #x
 #define GOV_TEXT(x) GOV_TEXT_(x)
@@ -23,3 +24,13 @@ std::string image_libraries() {
 }
 
 }  // namespace gov::cli
+
+#else
+
+namespace gov::cli {
+
+std::string image_libraries() { return "none: built without picture decoders (GOV_IMAGES=OFF)"; }
+
+}  // namespace gov::cli
+
+#endif
