@@ -43,14 +43,19 @@ function(gov_library name)
   set_property(GLOBAL APPEND PROPERTY GOV_LIBRARIES gov_${name})
 endfunction()
 
-# gov_test(<name> SOURCES a_test.cc ... LINK gov_text ...): one GoogleTest program, every TEST a ctest case.
+# gov_test(<name> SOURCES a_test.cc ... LINK gov_text ...): one GoogleTest program, every TEST a ctest case. ./test wants
+# every tests/<folder> to have its <folder>_test.
 function(gov_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE GOV_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
-  gtest_discover_tests(${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 900)
+  # Tests that measure time run with nothing beside them.
+  set(timed "*Time.*:*Bomb*")
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." TEST_FILTER "-${timed}" DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 900)
+  gtest_discover_tests(${name} TEST_PREFIX "${name}." TEST_FILTER "${timed}" DISCOVERY_TIMEOUT 60
+                       PROPERTIES TIMEOUT 900 RUN_SERIAL TRUE)
 endfunction()
 
 # gov_fuzz(<name> SOURCES fuzz_x.cc LINK gov_io ...): a libFuzzer target named fuzz_<name>. Its ctest case runs the stored
