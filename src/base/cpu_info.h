@@ -1,5 +1,6 @@
 #pragma once
-// What this processor can do, found once at run time. The SIMD kernels are compiled per instruction set and chosen by it.
+// What this processor can do, found once at run time. The SIMD kernels are compiled per instruction set and chosen by
+// it.
 
 #include <cstdint>
 #include <string>
@@ -9,7 +10,7 @@ namespace gov {
 enum class CpuIsa { kBaseline, kAvx2, kAvx512 };  // each implies the ones before it on x86-64
 
 struct CpuInfo {
-  std::string model;               // "AMD EPYC ..." or "unknown"
+  std::string model;                // "AMD EPYC ..." or "unknown"
   CpuIsa best = CpuIsa::kBaseline;  // kAvx2 = AVX2+FMA+F16C; kAvx512 = F+BW+DQ+VL
   bool avx512_bf16 = false;
   bool avx512_vnni = false;

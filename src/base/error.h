@@ -1,6 +1,7 @@
 #pragma once
 // Errors caused from outside (a file, a config, a prompt, a picture, a request, memory, a device) are gov::Error.
-// The library never exits, aborts or prints; each client maps Error once (exit status, HTTP status, exception, C status).
+// The library never exits, aborts or prints; each client maps Error once (exit status, HTTP status, exception, C
+// status).
 
 #include <fmt/format.h>
 

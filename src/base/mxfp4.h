@@ -33,8 +33,8 @@ inline void mxfp4_decode_block(const std::uint8_t* packed, std::uint8_t scale, f
 inline std::uint8_t e2m1_encode(float x) {
   const float a = std::fabs(x);
   std::uint8_t code = 7;
-  if (a <= 0.25f) code = 0;       // midpoint of 0 and 0.5 -> even code 0
-  else if (a < 0.75f) code = 1;   // midpoint 0.75 -> even code 2
+  if (a <= 0.25f) code = 0;      // midpoint of 0 and 0.5 -> even code 0
+  else if (a < 0.75f) code = 1;  // midpoint 0.75 -> even code 2
   else if (a <= 1.25f) code = 2;
   else if (a < 1.75f) code = 3;
   else if (a <= 2.5f) code = 4;

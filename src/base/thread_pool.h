@@ -1,6 +1,6 @@
 #pragma once
-// A pool of threads for loops over independent items. Workers spin for a short while after a loop, then sleep: the ops of
-// one token follow each other within microseconds, while an idle program must use no CPU.
+// A pool of threads for loops over independent items. Workers spin for a short while after a loop, then sleep: the ops
+// of one token follow each other within microseconds, while an idle program must use no CPU.
 
 #include <atomic>
 #include <condition_variable>
@@ -22,8 +22,8 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(begin, end, thread) for chunks of at most `grain` items that together cover [0, count) once; thread is in
-  // [0, size()). Returns when all are done; rethrows the first exception. Not reentrant, one caller at a time.
+  // Calls body(begin, end, thread) for chunks of at most `grain` items that together cover [0, count) once; thread is
+  // in [0, size()). Returns when all are done; rethrows the first exception. Not reentrant, one caller at a time.
   template <class Body>
   void parallel_for(std::int64_t count, std::int64_t grain, Body&& body) {
     if (count <= 0) return;

@@ -9,10 +9,11 @@
 namespace gov {
 
 struct Utf8Char {
-  char32_t code_point;   // U+FFFD when invalid
-  std::uint8_t length;   // bytes taken, at least 1; an invalid sequence takes its maximal valid prefix (Unicode 3.9, U+FFFD practice)
+  char32_t code_point;  // U+FFFD when invalid
+  std::uint8_t length;  // bytes taken, at least 1; an invalid sequence takes its maximal valid prefix (Unicode 3.9,
+                        // U+FFFD practice)
   bool valid;
-  bool incomplete;       // invalid only because the text ends inside a sequence
+  bool incomplete;  // invalid only because the text ends inside a sequence
 };
 
 // The first character of a non-empty text.

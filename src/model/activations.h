@@ -8,18 +8,18 @@ namespace gov {
 
 // Of the text model. T = max_rows, R = max_logits_rows.
 struct Activations {
-  Tensor x;               // F32 [T, H], the residual stream
-  Tensor normed;          // F32 [T, H]
-  Tensor q;               // F32 [T, heads*D]
-  Tensor k, v;            // F32 [T, kv_heads*D]
-  Tensor attended;        // F32 [T, heads*D]
-  Tensor cos, sin;        // F32 [T, D/2]
+  Tensor x;                   // F32 [T, H], the residual stream
+  Tensor normed;              // F32 [T, H]
+  Tensor q;                   // F32 [T, heads*D]
+  Tensor k, v;                // F32 [T, kv_heads*D]
+  Tensor attended;            // F32 [T, heads*D]
+  Tensor cos, sin;            // F32 [T, D/2]
   Tensor nope_cos, nope_sin;  // F32 [T, D/2], only with nope_attention_scaling
-  Tensor router_logits;   // F32 [T, E]
-  Tensor router_indices;  // I32 [T, K]
-  Tensor router_weights;  // F32 [T, K]
-  Tensor last;            // F32 [R, H], the rows whose logits are wanted
-  Tensor logits;          // F32 [R, V]
+  Tensor router_logits;       // F32 [T, E]
+  Tensor router_indices;      // I32 [T, K]
+  Tensor router_weights;      // F32 [T, K]
+  Tensor last;                // F32 [R, H], the rows whose logits are wanted
+  Tensor logits;              // F32 [R, V]
   Arena arena;
   std::int64_t max_rows = 0, max_logits_rows = 0;
 

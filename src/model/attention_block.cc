@@ -5,7 +5,8 @@
 namespace gov {
 
 // x += W_o attention(rope(W_q n), rope(W_k n), W_v n) with n = norm(x), keys and values read through the paged cache.
-void attention_block(Context& ctx, const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache, Activations& acts) {
+void attention_block(Context& ctx, const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache,
+                     Activations& acts) {
   const Config& c = model.config;
   const AttentionWeights& w = model.weights.layers[static_cast<std::size_t>(layer)].attention;
   const KvLayer& kv = cache.layer(layer);
@@ -27,7 +28,8 @@ void attention_block(Context& ctx, const Model& model, std::int64_t layer, const
   const PositionKind position = c.position_kind(layer);
   if (position != PositionKind::kNone) {
     const bool turn = position == PositionKind::kRope;
-    const Tensor cos = (turn ? acts.cos : acts.nope_cos).slice(0, rows), sin = (turn ? acts.sin : acts.nope_sin).slice(0, rows);
+    const Tensor cos = (turn ? acts.cos : acts.nope_cos).slice(0, rows),
+                 sin = (turn ? acts.sin : acts.nope_sin).slice(0, rows);
     ops::rope(ctx, cos, sin, q_heads);
     ops::rope(ctx, cos, sin, k_heads);
   }

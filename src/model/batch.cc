@@ -4,7 +4,9 @@ namespace gov {
 
 void BatchBuilder::clear(std::int64_t max_blocks) {
   max_blocks_ = max_blocks;
-  for (auto* v : {&tokens_, &positions_, &cu_seqlens_, &kv_lens_, &logits_rows_, &vision_rows_, &full_tables_, &sliding_tables_}) v->clear();
+  for (auto* v :
+       {&tokens_, &positions_, &cu_seqlens_, &kv_lens_, &logits_rows_, &vision_rows_, &full_tables_, &sliding_tables_})
+    v->clear();
   cu_seqlens_.push_back(0);
   modality_.clear();
   full_slots_.clear();

@@ -15,15 +15,15 @@ struct BatchCache {
 };
 
 struct Batch {
-  Tensor tokens;       // I32 [T]; rows that an image fills hold 0
-  Tensor positions;    // I32 [T], from 0 within each sequence
-  Tensor modality;     // U8 [T], 1 on image rows
-  Tensor cu_seqlens;   // I32 [S + 1]
-  Tensor kv_lens;      // I32 [S], keys of each sequence after this batch
-  BatchCache full;     // layers that see everything
-  BatchCache sliding;  // layers that see a window
-  Tensor logits_rows;  // I32 [R], rows whose logits are wanted, ascending
-  Tensor vision_rows;  // I32 [N], the image rows of the batch, ascending; may be empty
+  Tensor tokens;         // I32 [T]; rows that an image fills hold 0
+  Tensor positions;      // I32 [T], from 0 within each sequence
+  Tensor modality;       // U8 [T], 1 on image rows
+  Tensor cu_seqlens;     // I32 [S + 1]
+  Tensor kv_lens;        // I32 [S], keys of each sequence after this batch
+  BatchCache full;       // layers that see everything
+  BatchCache sliding;    // layers that see a window
+  Tensor logits_rows;    // I32 [R], rows whose logits are wanted, ascending
+  Tensor vision_rows;    // I32 [N], the image rows of the batch, ascending; may be empty
   Tensor vision_embeds;  // F32 [N, H], their embeddings, in the same order
 };
 
@@ -33,7 +33,8 @@ class BatchBuilder {
   // Starts an empty batch; max_blocks: entries of one block table row.
   void clear(std::int64_t max_blocks);
   // Starts the next sequence, which will have kv_len keys after this batch.
-  void begin_sequence(std::int32_t kv_len, std::span<const std::int32_t> full_table, std::span<const std::int32_t> sliding_table);
+  void begin_sequence(std::int32_t kv_len, std::span<const std::int32_t> full_table,
+                      std::span<const std::int32_t> sliding_table);
   // Appends a row to the current sequence. image_row: [H] embedding of an image row or nullptr for a text token.
   void add_row(std::int32_t token, std::int32_t position, std::int64_t full_slot, std::int64_t sliding_slot,
                const float* image_row, std::int64_t hidden_size);

@@ -47,7 +47,8 @@ void validate_vision(const VisionConfig& v) {
   require(v.patch_size <= v.image_size, "vision_patch_size is larger than vision_image_size");
   require(v.embed_dim % v.num_heads == 0, "vision_embed_dim is not a multiple of vision_num_heads");
   in_range("vision_embed_dim / vision_num_heads", v.embed_dim / v.num_heads, 2, 256);
-  require(v.embed_dim / v.num_heads % 2 == 0, "the vision head size (vision_embed_dim / vision_num_heads) must be even");
+  require(v.embed_dim / v.num_heads % 2 == 0,
+          "the vision head size (vision_embed_dim / vision_num_heads) must be even");
   in_range("vision patches (image_size / patch_size squared)", v.patches(), 1, 65536);
 }
 
@@ -144,7 +145,8 @@ std::vector<float> rope_inv_freq(const Config& c) {
   const auto half = static_cast<std::size_t>(c.head_dim / 2);
   // The (fractional) dimension whose wavelength makes `rotations` turns over the original context.
   const auto correction_dim = [&](double rotations) {
-    return dim * std::log(static_cast<double>(r.original_max_position_embeddings) / (rotations * 2 * std::numbers::pi)) /
+    return dim *
+           std::log(static_cast<double>(r.original_max_position_embeddings) / (rotations * 2 * std::numbers::pi)) /
            (2 * std::log(r.theta));
   };
   double low = correction_dim(r.beta_fast), high = correction_dim(r.beta_slow);

@@ -1,6 +1,6 @@
 #pragma once
-// The model's configuration: every key of a Hugging Face config.json for gpt_oss and gpt_oss_vision, validated, with what
-// follows from it per layer. Every shape of the program comes from here; no code depends on a preset.
+// The model's configuration: every key of a Hugging Face config.json for gpt_oss and gpt_oss_vision, validated, with
+// what follows from it per layer. Every shape of the program comes from here; no code depends on a preset.
 
 #include <cstdint>
 #include <span>
@@ -91,13 +91,16 @@ struct Config {
   bool mxfp4_experts = false;  // quantization_config.quant_method == "mxfp4"
 
   PositionKind position_kind(std::int64_t layer) const;
-  bool is_sliding(std::int64_t layer) const { return layer_types[static_cast<std::size_t>(layer)] == AttentionKind::kSliding; }
+  bool is_sliding(std::int64_t layer) const {
+    return layer_types[static_cast<std::size_t>(layer)] == AttentionKind::kSliding;
+  }
   std::int64_t q_size() const { return num_attention_heads * head_dim; }
   std::int64_t kv_size() const { return num_key_value_heads * head_dim; }
 };
 
-// Reads config.json text (Hugging Face form, or openai's original keys). Missing keys take their defaults; unknown keys are
-// named once in one note; values out of range or contradicting each other throw Error kInvalidArgument naming the key.
+// Reads config.json text (Hugging Face form, or openai's original keys). Missing keys take their defaults; unknown keys
+// are named once in one note; values out of range or contradicting each other throw Error kInvalidArgument naming the
+// key.
 Config parse_config(std::string_view json, const Log& log = {});
 
 // Throws Error kInvalidArgument when a value is out of range or two contradict each other; parse_config calls it.
@@ -106,13 +109,13 @@ void validate(const Config& config);
 // The same configuration as Hugging Face JSON; parse_config(config_json(c)) equals c.
 std::string config_json(const Config& config);
 
-// "gpt_oss_20b", "gpt_oss_120b", "gpt_oss_vision_20b", "gpt_oss_vision_120b", "mini" (4 layers, 8 experts at 20b widths,
-// vocabulary 32,768). Throws Error kNotFound listing the names.
+// "gpt_oss_20b", "gpt_oss_120b", "gpt_oss_vision_20b", "gpt_oss_vision_120b", "mini" (4 layers, 8 experts at 20b
+// widths, vocabulary 32,768). Throws Error kNotFound listing the names.
 Config preset(std::string_view name);
 std::span<const std::string_view> preset_names();
 
-// inv_freq [head_dim/2] of the rotary embedding (YaRN, arXiv 2309.00071, section 3.2, with the correction range unrounded
-// unless rope.truncate) in F32, computed in double.
+// inv_freq [head_dim/2] of the rotary embedding (YaRN, arXiv 2309.00071, section 3.2, with the correction range
+// unrounded unless rope.truncate) in F32, computed in double.
 std::vector<float> rope_inv_freq(const Config& config);
 // Factor on cos and sin: YaRN's attention factor, 1 for plain RoPE.
 float rope_attention_factor(const Config& config);

@@ -19,12 +19,30 @@ namespace {
 namespace dom = simdjson::dom;
 
 // Keys that real configs carry and that change nothing here.
-constexpr std::array<std::string_view, 24> kIgnoredKeys{
-    "architectures", "attention_dropout", "auto_map", "hidden_act", "use_cache", "transformers_version", "_name_or_path",
-    "_attn_implementation_autoset", "sep_token_id", "decoder_start_token_id", "is_encoder_decoder", "return_dict",
-    "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "id2label", "label2id", "problem_type",
-    "tie_encoder_decoder", "cross_attention_hidden_size", "add_cross_attention", "is_decoder", "pruned_heads",
-    "partial_rotary_factor"};
+constexpr std::array<std::string_view, 24> kIgnoredKeys{"architectures",
+                                                        "attention_dropout",
+                                                        "auto_map",
+                                                        "hidden_act",
+                                                        "use_cache",
+                                                        "transformers_version",
+                                                        "_name_or_path",
+                                                        "_attn_implementation_autoset",
+                                                        "sep_token_id",
+                                                        "decoder_start_token_id",
+                                                        "is_encoder_decoder",
+                                                        "return_dict",
+                                                        "output_attentions",
+                                                        "output_hidden_states",
+                                                        "chunk_size_feed_forward",
+                                                        "id2label",
+                                                        "label2id",
+                                                        "problem_type",
+                                                        "tie_encoder_decoder",
+                                                        "cross_attention_hidden_size",
+                                                        "add_cross_attention",
+                                                        "is_decoder",
+                                                        "pruned_heads",
+                                                        "partial_rotary_factor"};
 
 [[noreturn]] void wrong_type(std::string_view key, std::string_view wanted) {
   fail(ErrorCode::kInvalidArgument, "config: {} must be {}", printable(key), wanted);
@@ -122,7 +140,8 @@ void read_layer_types(Section& s, Config& c) {
     std::string_view kind;
     if (item.get(kind) != simdjson::SUCCESS) wrong_type("layer_types", "an array of strings");
     if (kind != "sliding_attention" && kind != "full_attention") {
-      fail(ErrorCode::kInvalidArgument, "config: layer_types holds '{}', not sliding_attention or full_attention", printable(kind));
+      fail(ErrorCode::kInvalidArgument, "config: layer_types holds '{}', not sliding_attention or full_attention",
+           printable(kind));
     }
     c.layer_types.push_back(kind == "sliding_attention" ? AttentionKind::kSliding : AttentionKind::kFull);
   }
@@ -144,7 +163,8 @@ void read_rope_block(dom::element element, std::string_view key, Config& c) {
     c.rope.yarn = false;
     return;
   }
-  if (type != "yarn") fail(ErrorCode::kUnsupported, "config: {} of type '{}'; known: yarn, default", key, printable(type));
+  if (type != "yarn")
+    fail(ErrorCode::kUnsupported, "config: {} of type '{}'; known: yarn, default", key, printable(type));
   c.rope.yarn = true;
   c.rope.truncate = true;  // transformers' default when the block leaves it out; the released configs say false
   c.rope.original_max_position_embeddings = c.initial_context_length;
@@ -161,7 +181,8 @@ void read_rope(Section& s, Config& c) {
   c.rope.original_max_position_embeddings = c.initial_context_length;
   c.rope.yarn = !s.has_null("rope_scaling");
   if (const auto block = s.find("rope_scaling")) read_rope_block(*block, "rope_scaling", c);
-  if (const auto block = s.find("rope_parameters")) read_rope_block(*block, "rope_parameters", c);  // the newer form wins
+  if (const auto block = s.find("rope_parameters"))
+    read_rope_block(*block, "rope_parameters", c);  // the newer form wins
   // openai's original config: flat keys, never truncated.
   s.read("rope_scaling_factor", &c.rope.factor);
   s.read("rope_ntk_alpha", &c.rope.beta_slow);
@@ -192,7 +213,9 @@ void read_vision(Section& s, Config& c) {
   if (act == "gelu") v.hidden_act = ops::Gelu::kErf;
   else if (act == "gelu_pytorch_tanh" || act == "gelu_new") v.hidden_act = ops::Gelu::kTanh;
   else if (act == "quick_gelu") v.hidden_act = ops::Gelu::kQuick;
-  else fail(ErrorCode::kUnsupported, "config: vision_hidden_act '{}'; known: gelu, gelu_pytorch_tanh, quick_gelu", printable(act));
+  else
+    fail(ErrorCode::kUnsupported, "config: vision_hidden_act '{}'; known: gelu, gelu_pytorch_tanh, quick_gelu",
+         printable(act));
   s.read("use_nope", &c.use_nope);
   s.read("nope_stride", &c.nope_stride);
   s.read("nope_attention_scaling", &c.nope_attention_scaling);
@@ -232,7 +255,8 @@ void read_quantization(Section& s, Config& c) {
 void note_unknown(const Section& s, const Log& log) {
   std::vector<std::string> names;
   for (const std::string& name : s.unused()) {
-    if (std::find(kIgnoredKeys.begin(), kIgnoredKeys.end(), name) == kIgnoredKeys.end()) names.push_back(printable(name, 60));
+    if (std::find(kIgnoredKeys.begin(), kIgnoredKeys.end(), name) == kIgnoredKeys.end())
+      names.push_back(printable(name, 60));
   }
   constexpr std::size_t kShown = 16;
   if (names.empty()) return;
@@ -298,8 +322,13 @@ std::string config_json(const Config& c) {
   JsonWriter w;
   w.begin_object();
   w.field("model_type", c.model_type);
-  w.key("architectures").begin_array().value(c.use_vision ? "GPTOSSVisionForCausalLM" : "GptOssForCausalLM").end_array();
-  w.field("vocab_size", c.vocab_size).field("hidden_size", c.hidden_size).field("intermediate_size", c.intermediate_size);
+  w.key("architectures")
+      .begin_array()
+      .value(c.use_vision ? "GPTOSSVisionForCausalLM" : "GptOssForCausalLM")
+      .end_array();
+  w.field("vocab_size", c.vocab_size)
+      .field("hidden_size", c.hidden_size)
+      .field("intermediate_size", c.intermediate_size);
   w.field("num_hidden_layers", c.num_hidden_layers).field("num_local_experts", c.num_local_experts);
   w.field("num_experts_per_tok", c.num_experts_per_tok).field("head_dim", c.head_dim);
   w.field("num_attention_heads", c.num_attention_heads).field("num_key_value_heads", c.num_key_value_heads);

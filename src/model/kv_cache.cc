@@ -8,8 +8,10 @@ std::int64_t full_blocks_needed(const KvCacheSpec& spec, std::int64_t tokens) {
   return (tokens + spec.block_size - 1) / spec.block_size;
 }
 
-std::int64_t sliding_blocks_needed(const KvCacheSpec& spec, const Config& config, std::int64_t tokens, std::int64_t chunk) {
-  // Live at once: the window before the chunk's first row, and the chunk; each end may share a block with dead positions.
+std::int64_t sliding_blocks_needed(const KvCacheSpec& spec, const Config& config, std::int64_t tokens,
+                                   std::int64_t chunk) {
+  // Live at once: the window before the chunk's first row, and the chunk; each end may share a block with dead
+  // positions.
   const std::int64_t live = config.sliding_window - 1 + chunk;
   return std::min(full_blocks_needed(spec, tokens), full_blocks_needed(spec, live) + 1);
 }

@@ -9,16 +9,17 @@
 namespace gov {
 
 struct KvCacheSpec {
-  std::int64_t block_size = 16;      // positions per block
-  std::int64_t full_blocks = 0;      // blocks of every full-attention layer
-  std::int64_t sliding_blocks = 0;   // blocks of every sliding layer
-  DType dtype = DType::kF32;         // F32 or BF16
+  std::int64_t block_size = 16;     // positions per block
+  std::int64_t full_blocks = 0;     // blocks of every full-attention layer
+  std::int64_t sliding_blocks = 0;  // blocks of every sliding layer
+  DType dtype = DType::kF32;        // F32 or BF16
 };
 
-// Blocks that one sequence needs at most for `tokens` positions when it grows by `chunk` rows at a time: all of them in full
-// layers; in sliding layers the window, the chunk and one block for each ragged end.
+// Blocks that one sequence needs at most for `tokens` positions when it grows by `chunk` rows at a time: all of them in
+// full layers; in sliding layers the window, the chunk and one block for each ragged end.
 std::int64_t full_blocks_needed(const KvCacheSpec& spec, std::int64_t tokens);
-std::int64_t sliding_blocks_needed(const KvCacheSpec& spec, const Config& config, std::int64_t tokens, std::int64_t chunk);
+std::int64_t sliding_blocks_needed(const KvCacheSpec& spec, const Config& config, std::int64_t tokens,
+                                   std::int64_t chunk);
 // Bytes of the cache that `spec` describes.
 std::uint64_t kv_cache_bytes(const Config& config, const KvCacheSpec& spec);
 

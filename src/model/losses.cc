@@ -6,8 +6,8 @@
 
 namespace gov {
 
-double text_loss(Context& ctx, const Tensor& logits, std::span<const std::int64_t> ids, std::span<const std::uint8_t> loss_mask,
-                 std::int64_t image_rows) {
+double text_loss(Context& ctx, const Tensor& logits, std::span<const std::int64_t> ids,
+                 std::span<const std::uint8_t> loss_mask, std::int64_t image_rows) {
   const std::int64_t batch = logits.shape[0], rows = logits.shape[1], vocab = logits.shape[2], text = rows - image_rows;
   std::vector<std::int32_t> targets(static_cast<std::size_t>(batch * rows), -1);
   std::int64_t count = 0;
@@ -21,7 +21,8 @@ double text_loss(Context& ctx, const Tensor& logits, std::span<const std::int64_
   }
   std::vector<float> losses(targets.size());
   const Tensor out = Tensor::of(losses.data(), {batch * rows}, "losses");
-  ops::cross_entropy(ctx, logits.view({batch * rows, vocab}), Tensor::of(targets.data(), {batch * rows}, "targets"), out);
+  ops::cross_entropy(ctx, logits.view({batch * rows, vocab}), Tensor::of(targets.data(), {batch * rows}, "targets"),
+                     out);
   return std::accumulate(losses.begin(), losses.end(), 0.0) / static_cast<double>(std::max<std::int64_t>(count, 1));
 }
 
@@ -37,9 +38,8 @@ double load_balancing_loss(std::span<const float> router_logits, std::int64_t ex
     for (std::size_t i = 0; i < e; ++i) sum += p[i] = std::exp(row[i] - largest);
     for (std::size_t i = 0; i < e; ++i) mean_p[i] += p[i] / sum;
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(k), order.end(), [&](std::size_t a, std::size_t b) {
-      return row[a] != row[b] ? row[a] > row[b] : a < b;
-    });
+    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(k), order.end(),
+                      [&](std::size_t a, std::size_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
     for (std::size_t i = 0; i < k; ++i) chosen[i * e + order[i]] += 1;
   }
   double loss = 0;

@@ -23,7 +23,8 @@ std::string MemoryPlan::str() const {
     return fmt::format("  {:<18}{:>10.3f} GiB\n", what, static_cast<double>(bytes) / kGiB);
   };
   return line("weights, mapped", weights_mapped) + line("weights, owned", weights_owned) + line("KV cache", kv_cache) +
-         line("activations", activations) + line("workspace", workspace) + line("total", total()) + line("limit", limit);
+         line("activations", activations) + line("workspace", workspace) + line("total", total()) +
+         line("limit", limit);
 }
 
 std::uint64_t stored_weight_bytes(const Config& config) {
@@ -44,8 +45,8 @@ KvCacheSpec kv_spec_for(const Config& config, const RunShape& shape) {
   return spec;
 }
 
-MemoryPlan plan_memory(const Config& config, std::uint64_t weights_mapped, std::uint64_t weights_owned, const RunShape& shape,
-                       std::uint64_t limit) {
+MemoryPlan plan_memory(const Config& config, std::uint64_t weights_mapped, std::uint64_t weights_owned,
+                       const RunShape& shape, std::uint64_t limit) {
   MemoryPlan plan;
   plan.weights_mapped = weights_mapped;
   plan.weights_owned = weights_owned;
@@ -62,10 +63,11 @@ void require_fits(const MemoryPlan& plan) {
   if (plan.total() <= plan.limit) return;
   const auto gib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / kGiB; };
   fail(ErrorCode::kOutOfMemory,
-       "the run needs {:.2f} GiB (weights {:.2f}, KV cache {:.2f}, activations and workspace {:.2f}) and {:.2f} GiB may be used: "
+       "the run needs {:.2f} GiB (weights {:.2f}, KV cache {:.2f}, activations and workspace {:.2f}) and {:.2f} GiB "
+       "may be used: "
        "lower the context, the number of sequences or the chunk, or raise the memory limit",
-       gib(plan.total()), gib(plan.weights_mapped + plan.weights_owned), gib(plan.kv_cache), gib(plan.activations + plan.workspace),
-       gib(plan.limit));
+       gib(plan.total()), gib(plan.weights_mapped + plan.weights_owned), gib(plan.kv_cache),
+       gib(plan.activations + plan.workspace), gib(plan.limit));
 }
 
 }  // namespace gov

@@ -13,29 +13,29 @@ struct MemoryPlan {
   std::uint64_t weights_mapped = 0;  // in the page cache: shared, reclaimable, but must stay resident to be fast
   std::uint64_t weights_owned = 0;
   std::uint64_t kv_cache = 0;
-  std::uint64_t activations = 0;     // text and vision, logits included
-  std::uint64_t workspace = 0;       // estimate for the inside of the largest op
-  std::uint64_t limit = 0;           // --memory-limit, or what the machine has
+  std::uint64_t activations = 0;  // text and vision, logits included
+  std::uint64_t workspace = 0;    // estimate for the inside of the largest op
+  std::uint64_t limit = 0;        // --memory-limit, or what the machine has
 
   std::uint64_t total() const { return weights_mapped + weights_owned + kv_cache + activations + workspace; }
-  std::string str() const;           // a table of several lines
+  std::string str() const;  // a table of several lines
 };
 
 struct RunShape {
-  std::int64_t context = 0;          // most positions of one sequence
-  std::int64_t sequences = 1;        // at once
-  std::int64_t chunk = 512;          // most rows of one step
-  std::int64_t images = 1;           // encoded at once
+  std::int64_t context = 0;    // most positions of one sequence
+  std::int64_t sequences = 1;  // at once
+  std::int64_t chunk = 512;    // most rows of one step
+  std::int64_t images = 1;     // encoded at once
   DType kv_dtype = DType::kF32;
   std::int64_t block_size = 16;
-  std::int64_t logits_rows = 0;      // 0 = sequences
+  std::int64_t logits_rows = 0;  // 0 = sequences
 };
 
 // Bytes of the tensors as stored when `config` is written (bf16, MXFP4 experts where quantised).
 std::uint64_t stored_weight_bytes(const Config& config);
 KvCacheSpec kv_spec_for(const Config& config, const RunShape& shape);
-MemoryPlan plan_memory(const Config& config, std::uint64_t weights_mapped, std::uint64_t weights_owned, const RunShape& shape,
-                       std::uint64_t limit);
+MemoryPlan plan_memory(const Config& config, std::uint64_t weights_mapped, std::uint64_t weights_owned,
+                       const RunShape& shape, std::uint64_t limit);
 // Throws Error kOutOfMemory with the total, the limit and what to reduce.
 void require_fits(const MemoryPlan& plan);
 

@@ -19,7 +19,9 @@ class Table {
     part_ = part;
   }
   void matrix(const char* name, Shape shape, Tensor& out) { emit(name, shape, out, Init::kNormal, true); }
-  void vector(const char* name, std::int64_t size, Tensor& out, Init init = Init::kZero) { emit(name, Shape{size}, out, init, false); }
+  void vector(const char* name, std::int64_t size, Tensor& out, Init init = Init::kZero) {
+    emit(name, Shape{size}, out, init, false);
+  }
   void norm(const char* name, std::int64_t size, Tensor& out) { emit(name, Shape{size}, out, Init::kOne, false); }
   // A token or position row: initialised like an embedding, without decay.
   void token(const char* name, Shape shape, Tensor& out) { emit(name, shape, out, Init::kNormal, false); }
@@ -34,10 +36,12 @@ class Table {
   void experts(const char* name, std::int64_t in, std::int64_t out, ops::ExpertProjection& p) {
     const std::int64_t e = config_.num_local_experts;
     if (config_.mxfp4_experts) {
-      ParameterSpec blocks = make(fmt::format("{}_blocks", name), Shape{e, out, in / kMxfp4Block, kMxfp4BlockBytes}, Init::kMxfp4Blocks, true);
+      ParameterSpec blocks = make(fmt::format("{}_blocks", name), Shape{e, out, in / kMxfp4Block, kMxfp4BlockBytes},
+                                  Init::kMxfp4Blocks, true);
       blocks.storage = Storage::kU8;
       visit_(blocks, p.blocks);
-      ParameterSpec scales = make(fmt::format("{}_scales", name), Shape{e, out, in / kMxfp4Block}, Init::kMxfp4Scales, true);
+      ParameterSpec scales =
+          make(fmt::format("{}_scales", name), Shape{e, out, in / kMxfp4Block}, Init::kMxfp4Scales, true);
       scales.storage = Storage::kU8;
       visit_(scales, p.scales);
     } else {
@@ -66,7 +70,9 @@ class Table {
     spec.decay = decay;
     return spec;
   }
-  void emit(const char* name, Shape shape, Tensor& out, Init init, bool decay) { visit_(make(name, shape, init, decay), out); }
+  void emit(const char* name, Shape shape, Tensor& out, Init init, bool decay) {
+    visit_(make(name, shape, init, decay), out);
+  }
 
   const Config& config_;
   const Visit& visit_;
@@ -80,7 +86,8 @@ void text_layer(Table& t, const Config& c, std::int64_t index, LayerWeights& w) 
   t.module(layer, Part::kNorm);
   t.norm("input_layernorm.weight", h, w.attention.norm);
   t.module(layer + "self_attn.", Part::kAttention);
-  const auto projection = [&](const char* weight, const char* bias, std::int64_t out, std::int64_t in, Tensor& w_out, Tensor& b_out) {
+  const auto projection = [&](const char* weight, const char* bias, std::int64_t out, std::int64_t in, Tensor& w_out,
+                              Tensor& b_out) {
     t.matrix(weight, Shape{out, in}, w_out);
     if (c.attention_bias) t.vector(bias, out, b_out);
   };

@@ -29,20 +29,21 @@ struct ParameterSpec {
   Storage storage = Storage::kFloat;
   Part part = Part::kNorm;
   Init init = Init::kNormal;
-  bool decay = true;      // weight decay by convention: matrices yes; biases, norms, sinks no
-  bool optional = false;  // may be missing: zero (vision_bias)
+  bool decay = true;            // weight decay by convention: matrices yes; biases, norms, sinks no
+  bool optional = false;        // may be missing: zero (vision_bias)
   std::int64_t values() const;  // parameters that it holds: for MXFP4 blocks two per byte, for scales none
 };
 
-// Calls visit for every tensor of the model in checkpoint order, with the field of `weights` that views it; sizes the layer
-// vectors of `weights` first.
-void for_each_parameter(const Config& config, Weights& weights, const std::function<void(const ParameterSpec&, Tensor&)>& visit);
+// Calls visit for every tensor of the model in checkpoint order, with the field of `weights` that views it; sizes the
+// layer vectors of `weights` first.
+void for_each_parameter(const Config& config, Weights& weights,
+                        const std::function<void(const ParameterSpec&, Tensor&)>& visit);
 
 // The same as a list, without weights.
 std::vector<ParameterSpec> parameter_table(const Config& config);
 
-// Parameters in total, and active for one text token: everything but the embedding table (a look-up) and the experts that
-// are not chosen, vision left out.
+// Parameters in total, and active for one text token: everything but the embedding table (a look-up) and the experts
+// that are not chosen, vision left out.
 struct ParameterCount {
   std::int64_t total = 0;
   std::int64_t active = 0;

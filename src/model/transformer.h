@@ -1,6 +1,6 @@
 #pragma once
-// GPT-OSS-Vision, written once: the two loops. Each function states what it reads and writes; model.md section 5 and 6 of
-// the project's notes are the source, tests/reference the readable specification of every op.
+// GPT-OSS-Vision, written once: the two loops. Each function states what it reads and writes; model.md section 5 and 6
+// of the project's notes are the source, tests/reference the readable specification of every op.
 
 #include "model/activations.h"
 #include "model/batch.h"
@@ -34,7 +34,8 @@ void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache
 void encode_images(Context& ctx, const Model& model, const Tensor& pixels, VisionActivations& acts, const Tensor& out);
 
 // The blocks of one layer (attention_block.cc, moe_block.cc): x += attention(norm(x)); x += moe(norm(x)).
-void attention_block(Context& ctx, const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache, Activations& acts);
+void attention_block(Context& ctx, const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache,
+                     Activations& acts);
 void moe_block(Context& ctx, const Model& model, std::int64_t layer, const Batch& batch, Activations& acts);
 
 }  // namespace gov

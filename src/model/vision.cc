@@ -23,7 +23,8 @@ void read_row(const Tensor& table, std::int64_t row, std::int64_t width, float* 
 }
 
 // x = [class token, patches] + positions, image after image.
-void assemble(const VisionConfig& v, const VisionWeights& w, std::int64_t images, const VisionActivations& a, const Tensor& x) {
+void assemble(const VisionConfig& v, const VisionWeights& w, std::int64_t images, const VisionActivations& a,
+              const Tensor& x) {
   const std::int64_t d = v.embed_dim, skip = v.class_token ? 1 : 0;
   std::vector<float> row(static_cast<std::size_t>(d));
   for (std::int64_t t = 0; t < v.vit_tokens(); ++t) {
@@ -31,17 +32,20 @@ void assemble(const VisionConfig& v, const VisionWeights& w, std::int64_t images
     for (std::int64_t n = 0; n < images; ++n) {
       float* out = x.as<float>() + (n * v.vit_tokens() + t) * d;
       if (t < skip) read_row(w.class_token, 0, d, out);
-      else std::memcpy(out, a.patches.as<float>() + (n * v.patches() + t - skip) * d, static_cast<std::size_t>(d) * sizeof(float));
+      else
+        std::memcpy(out, a.patches.as<float>() + (n * v.patches() + t - skip) * d,
+                    static_cast<std::size_t>(d) * sizeof(float));
       for (std::int64_t i = 0; i < d; ++i) out[i] += row[static_cast<std::size_t>(i)];
     }
   }
 }
 
 // x += W_o attention(norm(x)); x += W_2 gelu(W_1 norm(x)); every token sees its whole image.
-void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, const VisionActivations& a, const Tensor& x,
-               const Tensor& cu_seqlens, const Tensor& lengths) {
+void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, const VisionActivations& a,
+               const Tensor& x, const Tensor& cu_seqlens, const Tensor& lengths) {
   const std::int64_t rows = x.rows();
-  const Tensor normed = a.normed.slice(0, rows), q = a.q.slice(0, rows), k = a.k.slice(0, rows), value = a.v.slice(0, rows);
+  const Tensor normed = a.normed.slice(0, rows), q = a.q.slice(0, rows), k = a.k.slice(0, rows),
+               value = a.v.slice(0, rows);
   const Tensor attended = a.attended.slice(0, rows), mlp = a.mlp.slice(0, rows);
   const Shape heads{rows, v.num_heads, v.embed_dim / v.num_heads};
 
@@ -67,7 +71,8 @@ void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, co
 }
 
 // pooled = [pool token, x] image after image: the pool token joins behind the ViT and its last norm.
-Tensor prepend_pool_token(const VisionConfig& v, const VisionWeights& w, std::int64_t images, const VisionActivations& a, const Tensor& x) {
+Tensor prepend_pool_token(const VisionConfig& v, const VisionWeights& w, std::int64_t images,
+                          const VisionActivations& a, const Tensor& x) {
   if (!v.pool_token) return x;
   const std::int64_t d = v.embed_dim, inner = v.vit_tokens() * d;
   for (std::int64_t n = 0; n < images; ++n) {
@@ -85,15 +90,18 @@ void encode_images(Context& ctx, const Model& model, const Tensor& pixels, Visio
   const VisionWeights& w = model.weights.vision;
   if (!model.config.use_vision) fail(ErrorCode::kInvalidArgument, "this model has no image encoder");
   const std::int64_t images = pixels.rows();
-  if (images > acts.max_images) fail(ErrorCode::kInvalidArgument, "encode_images: {} images, planned for {}", images, acts.max_images);
+  if (images > acts.max_images)
+    fail(ErrorCode::kInvalidArgument, "encode_images: {} images, planned for {}", images, acts.max_images);
 
   const Tensor patches = acts.patches.slice(0, images);
   ops::patch_embed(ctx, pixels, w.patch, w.patch_bias, patches);
   const Tensor x = acts.x.slice(0, images * v.vit_tokens());
   assemble(v, w, images, acts, x);
   if (v.pre_layernorm) ops::layer_norm(ctx, x, w.pre_norm, w.pre_norm_bias, v.layer_norm_eps, x);
-  for (std::int64_t n = 0; n <= images; ++n) acts.cu_seqlens.as<std::int32_t>()[n] = static_cast<std::int32_t>(n * v.vit_tokens());
-  for (std::int64_t n = 0; n < images; ++n) acts.lengths.as<std::int32_t>()[n] = static_cast<std::int32_t>(v.vit_tokens());
+  for (std::int64_t n = 0; n <= images; ++n)
+    acts.cu_seqlens.as<std::int32_t>()[n] = static_cast<std::int32_t>(n * v.vit_tokens());
+  for (std::int64_t n = 0; n < images; ++n)
+    acts.lengths.as<std::int32_t>()[n] = static_cast<std::int32_t>(v.vit_tokens());
   const Tensor cu_seqlens = acts.cu_seqlens.slice(0, images + 1), lengths = acts.lengths.slice(0, images);
   for (const VitLayerWeights& layer : w.layers) vit_layer(ctx, v, layer, acts, x, cu_seqlens, lengths);
   if (v.final_layernorm) ops::layer_norm(ctx, x, w.post_norm, w.post_norm_bias, v.layer_norm_eps, x);

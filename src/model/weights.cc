@@ -55,7 +55,8 @@ void check_scales(const Tensor& blocks, const Tensor& scales, std::string_view n
     }
   });
   if (bad >= 0) {
-    fail(ErrorCode::kCorrupt, "{}: scale {} at position {} makes values that are not finite", printable(name), s[bad.load()], bad.load());
+    fail(ErrorCode::kCorrupt, "{}: scale {} at position {} makes values that are not finite", printable(name),
+         s[bad.load()], bad.load());
   }
 }
 
@@ -69,7 +70,8 @@ bool is_ignored(std::string_view name, const Config& config) {
 std::string listed(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 8;
   const std::size_t shown = std::min(kShown, names.size());
-  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+  std::string text =
+      fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
   if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
   return text;
 }
@@ -94,8 +96,9 @@ class Loader {
     used_.insert(name);
     const bool right_type = spec.storage == Storage::kU8 ? found->dtype == DType::kU8 : is_float(found->dtype);
     if (found->shape != spec.shape || !right_type) {
-      wrong_.push_back(fmt::format("{} is {} {}, expected {} {}", printable(name), dtype_name(found->dtype), found->shape.str(),
-                                   spec.storage == Storage::kU8 ? "u8" : "f32, bf16 or f16", spec.shape.str()));
+      wrong_.push_back(fmt::format("{} is {} {}, expected {} {}", printable(name), dtype_name(found->dtype),
+                                   found->shape.str(), spec.storage == Storage::kU8 ? "u8" : "f32, bf16 or f16",
+                                   spec.shape.str()));
       return;
     }
     if (spec.storage == Storage::kExpertMatrix) {
@@ -109,8 +112,10 @@ class Loader {
   }
 
   void finish() {
-    if (!missing_.empty()) fail(ErrorCode::kCorrupt, "the checkpoint lacks {} tensors: {}{}", missing_.size(), listed(missing_), hint());
-    if (!wrong_.empty()) fail(ErrorCode::kCorrupt, "{} tensors do not fit config.json: {}", wrong_.size(), listed(wrong_));
+    if (!missing_.empty())
+      fail(ErrorCode::kCorrupt, "the checkpoint lacks {} tensors: {}{}", missing_.size(), listed(missing_), hint());
+    if (!wrong_.empty())
+      fail(ErrorCode::kCorrupt, "{} tensors do not fit config.json: {}", wrong_.size(), listed(wrong_));
     if (!zeroed_.empty()) log_.warn("missing, taken as zero: {}", listed(zeroed_));
     std::vector<std::string> extra;
     for (const std::string_view name : file_.names()) {
@@ -141,7 +146,8 @@ class Loader {
   std::string hint() const {
     const bool packed = file_.locate("model.layers.0.mlp.experts.gate_up_proj_blocks").has_value();
     const bool dense = file_.locate("model.layers.0.mlp.experts.gate_up_proj").has_value();
-    if (config_.mxfp4_experts && dense) return " (config.json says quant_method mxfp4, but the experts are not quantised)";
+    if (config_.mxfp4_experts && dense)
+      return " (config.json says quant_method mxfp4, but the experts are not quantised)";
     if (!config_.mxfp4_experts && packed) return " (the experts are MXFP4, but config.json has no quantization_config)";
     return "";
   }

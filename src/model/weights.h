@@ -14,12 +14,12 @@
 namespace gov {
 
 struct AttentionWeights {
-  Tensor norm;             // [H]
-  Tensor q, q_bias;        // [heads*D, H], [heads*D]
-  Tensor k, k_bias;        // [kv_heads*D, H], [kv_heads*D]
-  Tensor v, v_bias;        // [kv_heads*D, H], [kv_heads*D]
-  Tensor o, o_bias;        // [H, heads*D], [H]; all biases are empty when attention_bias is false
-  Tensor sinks;            // [heads]
+  Tensor norm;       // [H]
+  Tensor q, q_bias;  // [heads*D, H], [heads*D]
+  Tensor k, k_bias;  // [kv_heads*D, H], [kv_heads*D]
+  Tensor v, v_bias;  // [kv_heads*D, H], [kv_heads*D]
+  Tensor o, o_bias;  // [H, heads*D], [H]; all biases are empty when attention_bias is false
+  Tensor sinks;      // [heads]
 };
 
 struct MoeWeights {
@@ -36,10 +36,10 @@ struct LayerWeights {
 };
 
 struct VitLayerWeights {
-  Tensor norm1, norm1_bias;                                       // [D]
-  Tensor q, q_bias, k, k_bias, v, v_bias, o, o_bias;              // [D, D], [D]
-  Tensor norm2, norm2_bias;                                       // [D]
-  Tensor fc1, fc1_bias, fc2, fc2_bias;                            // [Iv, D], [Iv], [D, Iv], [D]
+  Tensor norm1, norm1_bias;                           // [D]
+  Tensor q, q_bias, k, k_bias, v, v_bias, o, o_bias;  // [D, D], [D]
+  Tensor norm2, norm2_bias;                           // [D]
+  Tensor fc1, fc1_bias, fc2, fc2_bias;                // [Iv, D], [Iv], [D, Iv], [D]
 };
 
 struct VisionWeights {
@@ -66,14 +66,15 @@ struct Weights {
   std::uint64_t mapped_bytes = 0, owned_bytes = 0;
 };
 
-// Views of a checkpoint's tensors as `config` wants them. Missing, misshapen or wrongly typed tensors throw Error kCorrupt
-// naming up to eight of them; tensors that the model does not use are named in one note. MXFP4 scales are checked (255 is
-// refused, 253 and 254 if a value would overflow). Without any vision tensor in the file, config.use_vision becomes false
-// with a note. Unquantised experts are stored input axis first and are transposed into owned memory.
+// Views of a checkpoint's tensors as `config` wants them. Missing, misshapen or wrongly typed tensors throw Error
+// kCorrupt naming up to eight of them; tensors that the model does not use are named in one note. MXFP4 scales are
+// checked (255 is refused, 253 and 254 if a value would overflow). Without any vision tensor in the file,
+// config.use_vision becomes false with a note. Unquantised experts are stored input axis first and are transposed into
+// owned memory.
 Weights load_weights(std::shared_ptr<const Checkpoint> checkpoint, Config& config, ThreadPool& pool, const Log& log);
 
-// Random weights of the initial distribution (model.md section 9: normal(0, initializer_range), zero biases, norms one),
-// in owned memory, from (seed, tensor name): the same values whatever the order or thread count.
+// Random weights of the initial distribution (model.md section 9: normal(0, initializer_range), zero biases, norms
+// one), in owned memory, from (seed, tensor name): the same values whatever the order or thread count.
 Weights random_weights(const Config& config, std::uint64_t seed, ThreadPool& pool);
 
 }  // namespace gov

@@ -5,11 +5,14 @@
 // - Tensors are contiguous and live on ctx.device. Inputs come first, outputs last; shapes are checked once, in ops.cc.
 // - Activations are F32 [tokens, ...] on the CPU. "Weight" tensors may be F32, BF16 or F16 as stored; they are widened
 //   exactly, and all sums are F32.
-// - Outputs are overwritten unless the op's comment says "added to". An output may not overlap an input unless the comment
+// - Outputs are overwritten unless the op's comment says "added to". An output may not overlap an input unless the
+// comment
 //   says "may alias".
-// - Every output element is summed in one fixed order that depends neither on the number of rows in the call, nor on the
+// - Every output element is summed in one fixed order that depends neither on the number of rows in the call, nor on
+// the
 //   thread count: prefill, decode, chunked and batched runs agree bit for bit on one device and instruction set.
-// - Wrong shapes, dtypes or devices throw Error kInvalidArgument with the op's name. Formulas: model.md section 5 of the
+// - Wrong shapes, dtypes or devices throw Error kInvalidArgument with the op's name. Formulas: model.md section 5 of
+// the
 //   project's notes, restated here.
 
 #include <cstdint>
@@ -25,54 +28,60 @@ void embedding(Context& ctx, const Tensor& table, const Tensor& ids, const Tenso
 // out[t] = weight * x[t] / sqrt(mean(x[t]^2) + eps).  x, out F32 [T, H] (may alias); weight [H].
 void rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const Tensor& out);
 
-// out[t] = weight * (x[t] - mean) / sqrt(var + eps) + bias, biased variance.  x, out F32 [T, H] (may alias); weight, bias [H].
+// out[t] = weight * (x[t] - mean) / sqrt(var + eps) + bias, biased variance.  x, out F32 [T, H] (may alias); weight,
+// bias [H].
 void layer_norm(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, const Tensor& out);
 
-// out = x W^T + bias, or with `accumulate` added to out.  x F32 [T, in]; weight [out, in]; bias [out] or empty; out F32 [T, out].
-void linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out, bool accumulate = false);
+// out = x W^T + bias, or with `accumulate` added to out.  x F32 [T, in]; weight [out, in]; bias [out] or empty; out F32
+// [T, out].
+void linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out,
+            bool accumulate = false);
 
 // cos/sin [T, D/2] F32 of the angles positions[t] * inv_freq[i], times `factor` (YaRN's attention factor).
 // positions I32 [T]; inv_freq F32 [D/2].  Angles are formed in F32 as the reference does, then reduced accurately.
-void rope_table(Context& ctx, const Tensor& positions, const Tensor& inv_freq, float factor, const Tensor& cos, const Tensor& sin);
+void rope_table(Context& ctx, const Tensor& positions, const Tensor& inv_freq, float factor, const Tensor& cos,
+                const Tensor& sin);
 
 // Rotates in place, halves split: a' = a cos - b sin, b' = b cos + a sin with a = x[.., :D/2], b = x[.., D/2:].
 // x F32 [T, heads, D]; cos, sin F32 [T, D/2].
 void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x);
 
 // Writes k and v rows into the paged cache: row t goes to slot s = slots[t], block s / block_size, row s % block_size.
-// k, v F32 [T, kv_heads, D]; slots I64 [T], negative = skip; caches [blocks, kv_heads, block_size, D], F32 or BF16 (rounded).
-void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache, const Tensor& v_cache);
+// k, v F32 [T, kv_heads, D]; slots I64 [T], negative = skip; caches [blocks, kv_heads, block_size, D], F32 or BF16
+// (rounded).
+void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache,
+               const Tensor& v_cache);
 
 // Attention over packed sequences with grouped queries, optional sinks and windows.
-// Sequence s owns query rows cu_seqlens[s] .. cu_seqlens[s+1]-1, and kv_lens[s] keys, the last query row being aligned to
-// the last key: row i of n has position p = kv_lens[s] - n + i.
-//   causal: keys j <= p; window w > 0: also p - j < w.  score = scale * q.k; a sink adds exp(sink[h]) to the softmax sum only.
+// Sequence s owns query rows cu_seqlens[s] .. cu_seqlens[s+1]-1, and kv_lens[s] keys, the last query row being aligned
+// to the last key: row i of n has position p = kv_lens[s] - n + i.
+//   causal: keys j <= p; window w > 0: also p - j < w.  score = scale * q.k; a sink adds exp(sink[h]) to the softmax
+//   sum only.
 struct AttentionArgs {
-  Tensor q;             // F32 [T, heads, D]
-  Tensor cu_seqlens;    // I32 [S + 1], first 0, last T
-  Tensor kv_lens;       // I32 [S]
+  Tensor q;           // F32 [T, heads, D]
+  Tensor cu_seqlens;  // I32 [S + 1], first 0, last T
+  Tensor kv_lens;     // I32 [S]
   // Either contiguous keys (packed like q with their own cu_seqlens == cu_seqlens, kv_lens = lengths) ...
-  Tensor k, v;          // F32 [T, kv_heads, D], or empty
+  Tensor k, v;  // F32 [T, kv_heads, D], or empty
   // ... or the paged cache: key j of sequence s is in block block_tables[s][j / block_size].
   Tensor k_cache, v_cache;  // F32 or BF16 [blocks, kv_heads, block_size, D], or empty
   Tensor block_tables;      // I32 [S, max_blocks]; entries before the window are never read and may be negative
-  Tensor sinks;         // [heads] weight dtype, or empty
+  Tensor sinks;             // [heads] weight dtype, or empty
   float scale = 1.f;
   bool causal = true;
-  int window = 0;       // visible keys including self; 0 = all
+  int window = 0;  // visible keys including self; 0 = all
 };
 // out F32 [T, heads, D]. heads % kv_heads == 0; query head h uses kv head h / (heads / kv_heads).
 void attention(Context& ctx, const AttentionArgs& args, const Tensor& out);
 
-// logits = x W^T + bias (+ vision_bias on rows whose modality is not 0); indices = the K largest, ties to the lower index,
-// descending; weights = softmax over those K logits.
-// x F32 [T, H]; weight [E, H]; bias [E]; vision_bias [E] or empty; modality U8 [T] or empty;
-// logits F32 [T, E]; indices I32 [T, K]; weights F32 [T, K].
+// logits = x W^T + bias (+ vision_bias on rows whose modality is not 0); indices = the K largest, ties to the lower
+// index, descending; weights = softmax over those K logits. x F32 [T, H]; weight [E, H]; bias [E]; vision_bias [E] or
+// empty; modality U8 [T] or empty; logits F32 [T, E]; indices I32 [T, K]; weights F32 [T, K].
 void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& vision_bias,
             const Tensor& modality, const Tensor& logits, const Tensor& indices, const Tensor& weights);
 
-// One projection of all experts, output axis first: either dense `weight` [E, out, in], or MXFP4 `blocks` U8 [E, out, in/32, 16]
-// with `scales` U8 [E, out, in/32] (base/mxfp4.h).  bias [E, out] weight dtype.
+// One projection of all experts, output axis first: either dense `weight` [E, out, in], or MXFP4 `blocks` U8 [E, out,
+// in/32, 16] with `scales` U8 [E, out, in/32] (base/mxfp4.h).  bias [E, out] weight dtype.
 struct ExpertProjection {
   Tensor weight;
   Tensor blocks, scales;
@@ -86,9 +95,9 @@ struct ExpertProjection {
 // h F32 [T, 2I], gate and up interleaved; out F32 [T, I].
 void swiglu(Context& ctx, const Tensor& h, float alpha, float limit, const Tensor& out);
 
-// Mixture of experts: out[t] += sum over k of weights[t,k] * (down(swiglu(gate_up(x[t]))) of expert indices[t,k]), biases
-// inside the weighted sum, k ascending.  x F32 [T, H]; indices I32, weights F32 [T, K]; gate_up H -> 2I, down I -> H;
-// out F32 [T, H], added to.
+// Mixture of experts: out[t] += sum over k of weights[t,k] * (down(swiglu(gate_up(x[t]))) of expert indices[t,k]),
+// biases inside the weighted sum, k ascending.  x F32 [T, H]; indices I32, weights F32 [T, K]; gate_up H -> 2I, down I
+// -> H; out F32 [T, H], added to.
 void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights, const ExpertProjection& gate_up,
          const ExpertProjection& down, float alpha, float limit, const Tensor& out);
 
@@ -110,11 +119,12 @@ void gather_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor
 // out[rows[i]] = x[i].  x F32 [R, H]; rows I32 [R], distinct; out F32 [T, H], other rows are left alone.
 void scatter_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor& out);
 
-// losses[t] = logsumexp(logits[t]) - logits[t, targets[t]], 0 where targets[t] < 0.  logits F32 [T, V]; targets I32 [T]; losses F32 [T].
+// losses[t] = logsumexp(logits[t]) - logits[t, targets[t]], 0 where targets[t] < 0.  logits F32 [T, V]; targets I32
+// [T]; losses F32 [T].
 void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& targets, const Tensor& losses);
 
-// How one sequence's next token is drawn. Order, each step on what the one before left: logit bias, repetition, presence and
-// frequency penalties, forbidden tokens, temperature, top_k, typical, top_p, min_p, then one draw.
+// How one sequence's next token is drawn. Order, each step on what the one before left: logit bias, repetition,
+// presence and frequency penalties, forbidden tokens, temperature, top_k, typical, top_p, min_p, then one draw.
 struct SamplingParams {
   float temperature = 1.f;         // 0 = greedy: the largest logit, ties to the lowest id
   int top_k = 0;                   // 0 = off
@@ -139,9 +149,9 @@ struct LogitBias {
 
 struct SampleRow {
   SamplingParams params;
-  std::uint64_t draw = 0;                   // counter of the random number: the index of the output token
-  std::uint64_t stream = 0;                 // sub-sequence (the n-th choice) under the same seed
-  std::span<const TokenCount> counts;       // distinct tokens seen so far, for the penalties
+  std::uint64_t draw = 0;              // counter of the random number: the index of the output token
+  std::uint64_t stream = 0;            // sub-sequence (the n-th choice) under the same seed
+  std::span<const TokenCount> counts;  // distinct tokens seen so far, for the penalties
   std::span<const LogitBias> bias;
   std::span<const std::int32_t> forbidden;  // never drawn (eos before min_new_tokens, image_token_id)
   int top_logprobs = -1;                    // -1 = no logprobs; n >= 0: the chosen token's and the n largest
@@ -149,15 +159,16 @@ struct SampleRow {
 
 struct SampleResult {
   std::int32_t token = 0;
-  float logprob = 0.f;  // natural log of the model's probability after bias, penalties and forbidden tokens, at temperature 1
-  int top_count = 0;    // entries of top_* in use
+  float logprob =
+      0.f;  // natural log of the model's probability after bias, penalties and forbidden tokens, at temperature 1
+  int top_count = 0;  // entries of top_* in use
   std::int32_t top_tokens[20];
   float top_logprobs[20];
 };
 
 // Draws one token per row. logits F32 [R, V] is used as scratch and left undefined; rows, results [R].
-// Logits that are not finite are never drawn. If rows have no finite logit left, all others are drawn, these get token -1, and
-// Error kDevice ("non-finite logits in row r") names the first.
+// Logits that are not finite are never drawn. If rows have no finite logit left, all others are drawn, these get token
+// -1, and Error kDevice ("non-finite logits in row r") names the first.
 void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows, std::span<SampleResult> results);
 
 }  // namespace gov::ops

@@ -12,7 +12,8 @@ void Arena::plan(Tensor* out, std::string_view name, DType dtype, Shape shape) {
 void Arena::commit(DeviceKind device, std::string_view purpose) {
   buffer_ = Buffer(bytes_, device, purpose);
   for (const Entry& entry : entries_) {
-    *entry.out = Tensor(static_cast<char*>(buffer_.data()) + entry.offset, entry.dtype, entry.shape, entry.name, device);
+    *entry.out =
+        Tensor(static_cast<char*>(buffer_.data()) + entry.offset, entry.dtype, entry.shape, entry.name, device);
   }
   entries_.clear();
 }

@@ -1,6 +1,6 @@
 #pragma once
-// Arena: a named plan of tensors first, then one allocation that holds them all. The plan can be printed before anything
-// is allocated, and nothing is allocated while the model runs.
+// Arena: a named plan of tensors first, then one allocation that holds them all. The plan can be printed before
+// anything is allocated, and nothing is allocated while the model runs.
 
 #include <string>
 #include <string_view>

@@ -44,8 +44,8 @@ class Workspace {
 
 struct Context {
   DeviceKind device = DeviceKind::kCpu;
-  ThreadPool* pool = nullptr;              // CPU: required
-  CpuIsa isa = cpu_info().best;            // CPU: kernels to use; lower it to test another path
+  ThreadPool* pool = nullptr;    // CPU: required
+  CpuIsa isa = cpu_info().best;  // CPU: kernels to use; lower it to test another path
   Workspace workspace;
   Counters counters;
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true the next op throws Error kCancelled

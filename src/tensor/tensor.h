@@ -15,15 +15,22 @@ namespace gov {
 
 enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kU8, kI8, kBool, kI16, kI32, kI64 };
 
-std::size_t dtype_size(DType dtype);       // bytes per element
-const char* dtype_name(DType dtype);       // "f32", "bf16", ...
-template <class T> inline constexpr DType kDTypeOf = DType::kU8;
-template <> inline constexpr DType kDTypeOf<float> = DType::kF32;
-template <> inline constexpr DType kDTypeOf<double> = DType::kF64;
-template <> inline constexpr DType kDTypeOf<bf16> = DType::kBF16;
-template <> inline constexpr DType kDTypeOf<f16> = DType::kF16;
-template <> inline constexpr DType kDTypeOf<std::int32_t> = DType::kI32;
-template <> inline constexpr DType kDTypeOf<std::int64_t> = DType::kI64;
+std::size_t dtype_size(DType dtype);  // bytes per element
+const char* dtype_name(DType dtype);  // "f32", "bf16", ...
+template <class T>
+inline constexpr DType kDTypeOf = DType::kU8;
+template <>
+inline constexpr DType kDTypeOf<float> = DType::kF32;
+template <>
+inline constexpr DType kDTypeOf<double> = DType::kF64;
+template <>
+inline constexpr DType kDTypeOf<bf16> = DType::kBF16;
+template <>
+inline constexpr DType kDTypeOf<f16> = DType::kF16;
+template <>
+inline constexpr DType kDTypeOf<std::int32_t> = DType::kI32;
+template <>
+inline constexpr DType kDTypeOf<std::int64_t> = DType::kI64;
 
 enum class DeviceKind : std::uint8_t { kCpu, kCuda };
 
@@ -39,9 +46,9 @@ class Shape {
   int rank() const { return rank_; }
   std::int64_t operator[](int axis) const { return extents_[static_cast<std::size_t>(axis)]; }
   std::int64_t back() const { return extents_[static_cast<std::size_t>(rank_ - 1)]; }
-  std::int64_t elements() const;             // product; 1 for rank 0
+  std::int64_t elements() const;  // product; 1 for rank 0
   std::span<const std::int64_t> extents() const { return {extents_.data(), static_cast<std::size_t>(rank_)}; }
-  std::string str() const;                   // "[2, 48, 96]"
+  std::string str() const;  // "[2, 48, 96]"
   bool operator==(const Shape& other) const = default;
 
  private:

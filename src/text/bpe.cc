@@ -95,6 +95,10 @@ class LongPiece {
         merge(queue->pop(), rank);
       }
     }
+    std::size_t count = out.size();
+    for (std::size_t i = 0; i < tags_.size(); i += vocabulary_.length(tags_[i])) ++count;
+    // Grown at most once for this piece: doubling step by step would copy megabytes and touch fresh pages each time.
+    if (count > out.capacity()) out.reserve(std::max(count, out.capacity() * 2));
     for (std::size_t i = 0; i < tags_.size(); i += vocabulary_.length(tags_[i])) out.push_back(tags_[i]);
   }
 

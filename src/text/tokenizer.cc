@@ -227,6 +227,8 @@ Tokenizer Tokenizer::from_tiktoken(std::string_view ranks, SplitPattern pattern)
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, SpecialTokens special,
                                             const std::atomic<bool>* cancel) const {
   std::vector<std::int32_t> ids;
+  // As many as there can be: pages that stay unused cost nothing, while growing step by step copies a long text's ids.
+  ids.reserve(text.size());
   Encoder encoder(*data_, cancel, [&](std::int32_t id, std::size_t, std::size_t) { ids.push_back(id); });
   encoder.encode(text, special);
   return ids;

@@ -13,11 +13,13 @@
 namespace gov {
 namespace {
 
-// The nearest of all finite values of a 16-bit format, ties to the even code: the definition, by search among neighbours.
+// The nearest of all finite values of a 16-bit format, ties to the even code: the definition, by search among
+// neighbours.
 template <class Half, class Encode>
 void check_rounding(Encode encode) {
   for (std::uint32_t bits = 0; bits < 0x7bff; ++bits) {
-    const float low = to_f32(Half{static_cast<std::uint16_t>(bits)}), high = to_f32(Half{static_cast<std::uint16_t>(bits + 1)});
+    const float low = to_f32(Half{static_cast<std::uint16_t>(bits)}),
+                high = to_f32(Half{static_cast<std::uint16_t>(bits + 1)});
     if (!std::isfinite(high) || std::isnan(low)) break;
     ASSERT_EQ(encode(low).bits, bits);
     const double middle = (static_cast<double>(low) + high) / 2;
@@ -30,8 +32,12 @@ void check_rounding(Encode encode) {
   }
 }
 
-TEST(Half, Bf16RoundsToNearestEven) { check_rounding<bf16>([](float x) { return to_bf16(x); }); }
-TEST(Half, F16RoundsToNearestEven) { check_rounding<f16>([](float x) { return to_f16(x); }); }
+TEST(Half, Bf16RoundsToNearestEven) {
+  check_rounding<bf16>([](float x) { return to_bf16(x); });
+}
+TEST(Half, F16RoundsToNearestEven) {
+  check_rounding<f16>([](float x) { return to_f16(x); });
+}
 
 TEST(Half, SpecialValues) {
   const float infinity = std::numeric_limits<float>::infinity(), nan = std::nanf("");
@@ -76,7 +82,8 @@ TEST(Mxfp4, EncodedBlocksDecodeToThemselves) {
   const Philox random{5};
   for (std::uint64_t block = 0; block < 1000; ++block) {
     float in[32], out[32], again[32];
-    for (std::uint64_t i = 0; i < 32; ++i) in[i] = random.normal(i, block)[0] * std::ldexp(1.f, static_cast<int>(block % 60) - 30);
+    for (std::uint64_t i = 0; i < 32; ++i)
+      in[i] = random.normal(i, block)[0] * std::ldexp(1.f, static_cast<int>(block % 60) - 30);
     std::uint8_t packed[16], packed_again[16], scale, scale_again;
     mxfp4_encode_block(in, packed, &scale);
     mxfp4_decode_block(packed, scale, out);

@@ -27,7 +27,8 @@ TEST(Utf8, EveryScalarValueRoundTrips) {
 
 TEST(Utf8, InvalidSequences) {
   // Overlong forms, a surrogate, above U+10FFFF, stray continuation, impossible leads: one byte is taken.
-  for (const char* text : {"\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80", "\x80", "\xFF"}) {
+  for (const char* text : {"\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
+                           "\xF4\x90\x80\x80", "\xF5\x80", "\x80", "\xFF"}) {
     const Utf8Char c = utf8_next(text);
     EXPECT_FALSE(c.valid) << text;
     EXPECT_FALSE(c.incomplete) << text;

@@ -55,9 +55,11 @@ TEST(ThreadPool, OversubscriptionStaysFast) {
 TEST(ThreadPool, ExceptionsReachTheCaller) {
   ThreadPool pool(2);
   for (int loop = 0; loop < 20; ++loop) {
-    EXPECT_THROW(pool.parallel_for(100, 1, [](std::int64_t begin, std::int64_t, int) {
-      if (begin == 37) throw Error(ErrorCode::kCancelled, "x");
-    }), Error);
+    EXPECT_THROW(pool.parallel_for(100, 1,
+                                   [](std::int64_t begin, std::int64_t, int) {
+                                     if (begin == 37) throw Error(ErrorCode::kCancelled, "x");
+                                   }),
+                 Error);
     std::atomic<int> done{0};
     pool.parallel_for(10, 1, [&](std::int64_t, std::int64_t, int) { ++done; });
     EXPECT_EQ(done, 10);

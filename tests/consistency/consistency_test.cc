@@ -1,5 +1,5 @@
-// One model, many ways to run the same rows: all at once, one by one, in chunks, beside other sequences, with any block size,
-// thread count and cache type: bit for bit the same logits, across window borders and image borders.
+// One model, many ways to run the same rows: all at once, one by one, in chunks, beside other sequences, with any block
+// size, thread count and cache type: bit for bit the same logits, across window borders and image borders.
 
 #include <gtest/gtest.h>
 
@@ -50,7 +50,8 @@ std::vector<Row> random_rows(const Config& c, std::int64_t count, std::uint64_t 
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i].token = static_cast<std::int32_t>(random(i)[0] % static_cast<std::uint32_t>(c.vocab_size));
     const bool image = c.use_vision && i >= 40 && i < 58;  // crosses a block and, later, the window's border
-    for (std::int64_t h = 0; image && h < c.hidden_size; ++h) rows[i].image.push_back(random.normal(i, static_cast<std::uint64_t>(h) + 1)[0]);
+    for (std::int64_t h = 0; image && h < c.hidden_size; ++h)
+      rows[i].image.push_back(random.normal(i, static_cast<std::uint64_t>(h) + 1)[0]);
   }
   return rows;
 }
@@ -63,7 +64,8 @@ struct Way {
 };
 
 // Logits [sequences][rows * V] of running the sequences side by side, each chunk of all of them in one batch.
-std::vector<std::vector<float>> run(const Model& model, const std::vector<std::vector<Row>>& sequences, const Way& way) {
+std::vector<std::vector<float>> run(const Model& model, const std::vector<std::vector<Row>>& sequences,
+                                    const Way& way) {
   const Config& c = model.config;
   std::size_t longest = 0;
   for (const auto& rows : sequences) longest = std::max(longest, rows.size());
@@ -76,7 +78,8 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<std::v
   ThreadPool pool(way.threads);
   Context ctx;
   ctx.pool = &pool;
-  Activations acts(c, static_cast<std::int64_t>(longest * sequences.size()), static_cast<std::int64_t>(longest * sequences.size()));
+  Activations acts(c, static_cast<std::int64_t>(longest * sequences.size()),
+                   static_cast<std::int64_t>(longest * sequences.size()));
   std::vector<std::vector<float>> logits(sequences.size());
   std::size_t begin = 0;
   for (std::size_t call = 0; begin < longest; ++call) {
@@ -88,13 +91,17 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<std::v
       const std::size_t stop = std::min(end, sequences[s].size());
       if (begin >= stop) continue;
       std::vector<std::int32_t> table;  // interleaved, so that a sequence's blocks are not neighbours
-      for (std::int64_t b = 0; b < blocks; ++b) table.push_back(static_cast<std::int32_t>(b * static_cast<std::int64_t>(sequences.size()) + static_cast<std::int64_t>(s)));
+      for (std::int64_t b = 0; b < blocks; ++b)
+        table.push_back(
+            static_cast<std::int32_t>(b * static_cast<std::int64_t>(sequences.size()) + static_cast<std::int64_t>(s)));
       builder.begin_sequence(static_cast<std::int32_t>(stop), table, table);
       for (std::size_t r = begin; r < stop; ++r) {
         const auto at = static_cast<std::int64_t>(r);
-        const std::int64_t slot = table[r / static_cast<std::size_t>(way.block_size)] * way.block_size + at % way.block_size;
+        const std::int64_t slot =
+            table[r / static_cast<std::size_t>(way.block_size)] * way.block_size + at % way.block_size;
         const Row& row = sequences[s][r];
-        builder.add_row(row.token, static_cast<std::int32_t>(r), slot, slot, row.image.empty() ? nullptr : row.image.data(), c.hidden_size);
+        builder.add_row(row.token, static_cast<std::int32_t>(r), slot, slot,
+                        row.image.empty() ? nullptr : row.image.data(), c.hidden_size);
         builder.want_logits();
         owners.push_back(s);
       }
@@ -114,13 +121,16 @@ class Consistency : public testing::TestWithParam<bool> {};
 TEST_P(Consistency, EveryWayGivesTheSameBits) {
   ThreadPool pool(1);
   const Model model = random_model(small(GetParam()), 3, pool);
-  const auto a = random_rows(model.config, 300, 1), b = random_rows(model.config, 170, 2), d = random_rows(model.config, 3, 3);
+  const auto a = random_rows(model.config, 300, 1), b = random_rows(model.config, 170, 2),
+             d = random_rows(model.config, 3, 3);
   for (const DType kv : {DType::kF32, DType::kBF16}) {
     const auto whole = run(model, {a}, {{300}, 16, 1, kv});
     ASSERT_EQ(whole[0].size(), 300u * 101u);
-    const Way ways[] = {{{1}, 16, 1, kv}, {{37}, 16, 1, kv}, {{128, 1, 2, 127}, 16, 3, kv}, {{300}, 64, 2, kv}, {{19}, 8, 2, kv}};
+    const Way ways[] = {
+        {{1}, 16, 1, kv}, {{37}, 16, 1, kv}, {{128, 1, 2, 127}, 16, 3, kv}, {{300}, 64, 2, kv}, {{19}, 8, 2, kv}};
     for (const Way& way : ways) {
-      SCOPED_TRACE(testing::Message() << "chunk " << way.chunks[0] << " block " << way.block_size << " threads " << way.threads);
+      SCOPED_TRACE(testing::Message() << "chunk " << way.chunks[0] << " block " << way.block_size << " threads "
+                                      << way.threads);
       EXPECT_EQ(run(model, {a}, way)[0], whole[0]);
     }
     const auto together = run(model, {b, a, d}, {{53}, 16, 2, kv});
@@ -130,7 +140,8 @@ TEST_P(Consistency, EveryWayGivesTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Consistency, testing::Bool(), [](const auto& info) { return info.param ? "vision" : "text"; });
+INSTANTIATE_TEST_SUITE_P(Models, Consistency, testing::Bool(),
+                         [](const auto& info) { return info.param ? "vision" : "text"; });
 
 // The window and the modality are really used: the comparisons above could not pass by ignoring them.
 TEST(Consistency, WindowAndModalityMatter) {
@@ -168,15 +179,18 @@ TEST(Consistency, ImagesAreEncodedAlikeAloneAndTogether) {
   const Model model = random_model(small(true), 3, pool);
   const Config& c = model.config;
   const std::int64_t pixels = 3 * 20 * 20, embed = c.vision.tokens() * c.hidden_size;
-  std::vector<float> images(static_cast<std::size_t>(3 * pixels)), together(static_cast<std::size_t>(3 * embed)), alone(static_cast<std::size_t>(embed));
+  std::vector<float> images(static_cast<std::size_t>(3 * pixels)), together(static_cast<std::size_t>(3 * embed)),
+      alone(static_cast<std::size_t>(embed));
   const Philox random{8};
   for (std::size_t i = 0; i < images.size(); ++i) images[i] = random.normal(i)[0];
   Context ctx;
   ctx.pool = &pool;
   VisionActivations acts(c, 3);
-  encode_images(ctx, model, Tensor::of(images.data(), {3, 3, 20, 20}), acts, Tensor::of(together.data(), {3 * c.vision.tokens(), c.hidden_size}));
+  encode_images(ctx, model, Tensor::of(images.data(), {3, 3, 20, 20}), acts,
+                Tensor::of(together.data(), {3 * c.vision.tokens(), c.hidden_size}));
   for (std::int64_t n = 0; n < 3; ++n) {
-    encode_images(ctx, model, Tensor::of(images.data() + n * pixels, {1, 3, 20, 20}), acts, Tensor::of(alone.data(), {c.vision.tokens(), c.hidden_size}));
+    encode_images(ctx, model, Tensor::of(images.data() + n * pixels, {1, 3, 20, 20}), acts,
+                  Tensor::of(alone.data(), {c.vision.tokens(), c.hidden_size}));
     EXPECT_EQ(std::memcmp(alone.data(), together.data() + n * embed, alone.size() * sizeof(float)), 0) << n;
   }
 }

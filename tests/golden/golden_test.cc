@@ -36,7 +36,8 @@ void compare_files(const SafetensorsFile& expected, const SafetensorsFile& actua
     ASSERT_EQ(got.shape, want.shape);
     ASSERT_EQ(got.dtype, want.dtype);
     if (want.dtype == DType::kI64) {
-      for (std::int64_t i = 0; i < want.elements(); ++i) ASSERT_EQ(got.as<std::int64_t>()[i], want.as<std::int64_t>()[i]) << i;
+      for (std::int64_t i = 0; i < want.elements(); ++i)
+        ASSERT_EQ(got.as<std::int64_t>()[i], want.as<std::int64_t>()[i]) << i;
       continue;
     }
     const Difference d = compare(want, got);
@@ -55,8 +56,8 @@ TEST_P(Golden, Forward) {
   for (const char* isa : {"baseline", "auto"}) {
     SCOPED_TRACE(isa);
     const std::string output = temp / (std::string(isa) + ".safetensors");
-    const Ran ran = run({"debug", "forward", "--model", folder.string(), "--inputs", (folder / "inputs.safetensors").string(),
-                         "--output", output, "--isa", isa});
+    const Ran ran = run({"debug", "forward", "--model", folder.string(), "--inputs",
+                         (folder / "inputs.safetensors").string(), "--output", output, "--isa", isa});
     ASSERT_EQ(ran.status, 0) << ran.err;
     compare_files(SafetensorsFile::open(folder / "expected.safetensors"), SafetensorsFile::open(output));
   }

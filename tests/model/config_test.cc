@@ -33,11 +33,38 @@ TEST(Config, DefaultsOfAnEmptyObject) {
 
 TEST(Config, YarnFrequenciesOfTheReleasedModel) {
   // From the notes on the model; unrounded correction range.
-  const double expected[32] = {1,           0.689044306,    0.474782055,    0.327145872,    0.225418,       0.155322989,    0.107024421,
-                              0.0737445682, 0.0508132748,  0.0317056962,   0.0193350011,   0.0115920493,   0.00679495949,  0.00386035932,
-                              0.00209379238, 0.0010526021, 0.000456483919, 0.000129318701, 3.83088124e-05, 2.6396469e-05,  1.81883367e-05,
-                              1.25325698e-05, 8.63549588e-06, 5.95023926e-06, 4.09997848e-06, 2.82506683e-06, 1.94659621e-06, 1.34129104e-06,
-                              9.2420895e-07, 6.36820915e-07, 4.38797825e-07, 3.02351143e-07};
+  const double expected[32] = {1,
+                               0.689044306,
+                               0.474782055,
+                               0.327145872,
+                               0.225418,
+                               0.155322989,
+                               0.107024421,
+                               0.0737445682,
+                               0.0508132748,
+                               0.0317056962,
+                               0.0193350011,
+                               0.0115920493,
+                               0.00679495949,
+                               0.00386035932,
+                               0.00209379238,
+                               0.0010526021,
+                               0.000456483919,
+                               0.000129318701,
+                               3.83088124e-05,
+                               2.6396469e-05,
+                               1.81883367e-05,
+                               1.25325698e-05,
+                               8.63549588e-06,
+                               5.95023926e-06,
+                               4.09997848e-06,
+                               2.82506683e-06,
+                               1.94659621e-06,
+                               1.34129104e-06,
+                               9.2420895e-07,
+                               6.36820915e-07,
+                               4.38797825e-07,
+                               3.02351143e-07};
   const Config c = preset("gpt_oss_20b");
   const auto inv_freq = rope_inv_freq(c);
   ASSERT_EQ(inv_freq.size(), 32u);
@@ -55,7 +82,9 @@ TEST(Config, RopeForms) {
   EXPECT_EQ(old_form.rope.factor, 8);
   EXPECT_EQ(old_form.rope.original_max_position_embeddings, 4096);
   EXPECT_TRUE(parse_config(R"({"rope_scaling":{"rope_type":"yarn"}})").rope.truncate);
-  EXPECT_EQ(parse_config(R"({"initial_context_length":2048,"rope_scaling":{"rope_type":"yarn"}})").rope.original_max_position_embeddings, 2048);
+  EXPECT_EQ(parse_config(R"({"initial_context_length":2048,"rope_scaling":{"rope_type":"yarn"}})")
+                .rope.original_max_position_embeddings,
+            2048);
   const Config both = parse_config(
       R"({"rope_theta":10,"rope_scaling":null,"rope_parameters":{"rope_type":"yarn","rope_theta":5000,"factor":4}})");
   EXPECT_TRUE(both.rope.yarn);
@@ -69,7 +98,8 @@ TEST(Config, NopeLayers) {
   const Config c = parse_config(R"({"use_nope":true,"nope_stride":4,"num_hidden_layers":8})");
   for (std::int64_t i = 0; i < 8; ++i) EXPECT_EQ(c.position_kind(i) == PositionKind::kNone, i == 3 || i == 7) << i;
   EXPECT_EQ(parse_config(R"({"use_nope":true,"nope_stride":0})").position_kind(3), PositionKind::kRope);
-  EXPECT_EQ(parse_config(R"({"use_nope":true,"nope_attention_scaling":true})").position_kind(3), PositionKind::kScaleOnly);
+  EXPECT_EQ(parse_config(R"({"use_nope":true,"nope_attention_scaling":true})").position_kind(3),
+            PositionKind::kScaleOnly);
 }
 
 TEST(Config, AliasesAgreeOrAreRefused) {
@@ -125,15 +155,50 @@ TEST(Config, LiesAreRefusedByName) {
   }
 }
 
-// Every number key, mutated to values that no model has: an Error with a message or a valid configuration, never a crash.
+// Every number key, mutated to values that no model has: an Error with a message or a valid configuration, never a
+// crash.
 TEST(Config, MutantsNeverCrash) {
-  const char* keys[] = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_local_experts", "num_experts_per_tok",
-                        "head_dim", "num_attention_heads", "num_key_value_heads", "sliding_window", "max_position_embeddings",
-                        "initial_context_length", "rope_theta", "rms_norm_eps", "swiglu_alpha", "swiglu_limit", "vision_image_size",
-                        "vision_patch_size", "vision_embed_dim", "vision_num_layers", "vision_num_heads", "vision_intermediate_size",
-                        "vision_layer_norm_eps", "nope_stride", "image_token_id", "eos_token_id", "pad_token_id", "initializer_range"};
-  const char* values[] = {"0", "-1", "1e308", "9223372036854775807", "18446744073709551615", "-9223372036854775808", "1e-320", "\"x\"",
-                          "[]", "{}", "true", "null", "0.5"};
+  const char* keys[] = {"vocab_size",
+                        "hidden_size",
+                        "intermediate_size",
+                        "num_hidden_layers",
+                        "num_local_experts",
+                        "num_experts_per_tok",
+                        "head_dim",
+                        "num_attention_heads",
+                        "num_key_value_heads",
+                        "sliding_window",
+                        "max_position_embeddings",
+                        "initial_context_length",
+                        "rope_theta",
+                        "rms_norm_eps",
+                        "swiglu_alpha",
+                        "swiglu_limit",
+                        "vision_image_size",
+                        "vision_patch_size",
+                        "vision_embed_dim",
+                        "vision_num_layers",
+                        "vision_num_heads",
+                        "vision_intermediate_size",
+                        "vision_layer_norm_eps",
+                        "nope_stride",
+                        "image_token_id",
+                        "eos_token_id",
+                        "pad_token_id",
+                        "initializer_range"};
+  const char* values[] = {"0",
+                          "-1",
+                          "1e308",
+                          "9223372036854775807",
+                          "18446744073709551615",
+                          "-9223372036854775808",
+                          "1e-320",
+                          "\"x\"",
+                          "[]",
+                          "{}",
+                          "true",
+                          "null",
+                          "0.5"};
   int refused = 0;
   for (const char* key : keys) {
     for (const char* value : values) {

@@ -16,8 +16,10 @@ TEST(Parameters, CountsOfThePresets) {
     std::int64_t total, active;
   };
   // active without the embedding table: 3.608 B and 5.133 B.
-  const Row rows[] = {{"gpt_oss_20b", 20914757184, 3608}, {"gpt_oss_120b", 116829156672, 5133},
-                      {"gpt_oss_vision_20b", 21220891776, 3608}, {"gpt_oss_vision_120b", 117135295104, 5133}};
+  const Row rows[] = {{"gpt_oss_20b", 20914757184, 3608},
+                      {"gpt_oss_120b", 116829156672, 5133},
+                      {"gpt_oss_vision_20b", 21220891776, 3608},
+                      {"gpt_oss_vision_120b", 117135295104, 5133}};
   for (const Row& row : rows) {
     const ParameterCount count = count_parameters(preset(row.name));
     EXPECT_EQ(count.total, row.total) << row.name;

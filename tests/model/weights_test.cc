@@ -57,7 +57,8 @@ class Fixture {
     folder_ = name;
     for (const ParameterSpec& spec : parameter_table(config)) {
       const DType dtype = spec.storage == Storage::kU8 ? DType::kU8 : DType::kF32;
-      File file{spec.name, dtype, spec.shape, std::vector<std::byte>(static_cast<std::size_t>(spec.shape.elements()) * dtype_size(dtype))};
+      File file{spec.name, dtype, spec.shape,
+                std::vector<std::byte>(static_cast<std::size_t>(spec.shape.elements()) * dtype_size(dtype))};
       fill_random(spec, config, 1, dtype, 0, spec.shape.elements(), file.bytes.data());
       files.push_back(std::move(file));
     }
@@ -112,11 +113,15 @@ TEST(Weights, FileAndMemoryHoldTheSameRandomValues) {
     EXPECT_EQ(fixture.notes, "");
     const auto& l0 = from_file.layers[0];
     const auto& m0 = in_memory.layers[0];
-    const std::pair<Tensor, Tensor> pairs[] = {
-        {from_file.embed, in_memory.embed}, {from_file.lm_head, in_memory.lm_head}, {l0.attention.q, m0.attention.q},
-        {l0.attention.sinks, m0.attention.sinks}, {l0.moe.gate_up.weight, m0.moe.gate_up.weight},
-        {l0.moe.gate_up.blocks, m0.moe.gate_up.blocks}, {l0.moe.down.scales, m0.moe.down.scales},
-        {from_file.vision.patch, in_memory.vision.patch}, {from_file.vision.layers[0].fc2, in_memory.vision.layers[0].fc2}};
+    const std::pair<Tensor, Tensor> pairs[] = {{from_file.embed, in_memory.embed},
+                                               {from_file.lm_head, in_memory.lm_head},
+                                               {l0.attention.q, m0.attention.q},
+                                               {l0.attention.sinks, m0.attention.sinks},
+                                               {l0.moe.gate_up.weight, m0.moe.gate_up.weight},
+                                               {l0.moe.gate_up.blocks, m0.moe.gate_up.blocks},
+                                               {l0.moe.down.scales, m0.moe.down.scales},
+                                               {from_file.vision.patch, in_memory.vision.patch},
+                                               {from_file.vision.layers[0].fc2, in_memory.vision.layers[0].fc2}};
     for (const auto& [x, y] : pairs) {
       ASSERT_EQ(x.shape, y.shape);
       if (x.data) {
@@ -136,17 +141,19 @@ TEST(Weights, UnquantisedExpertsAreTransposed) {
   ASSERT_EQ(used.shape, (Shape{3, 64, 64}));
   for (std::int64_t e = 0; e < 3; ++e) {
     for (std::int64_t h = 0; h < 64; ++h) {
-      for (std::int64_t o = 0; o < 64; ++o) ASSERT_EQ(used.as<float>()[(e * 64 + o) * 64 + h], in[(e * 64 + h) * 64 + o]);
+      for (std::int64_t o = 0; o < 64; ++o)
+        ASSERT_EQ(used.as<float>()[(e * 64 + o) * 64 + h], in[(e * 64 + h) * 64 + o]);
     }
   }
 }
 
 TEST(Weights, NewerVitNamesAreAccepted) {
   Fixture fixture(tiny(true, true));
-  const std::pair<const char*, const char*> renames[] = {
-      {"attention.attention.query", "attention.q_proj"}, {"attention.attention.key", "attention.k_proj"},
-      {"attention.attention.value", "attention.v_proj"}, {"attention.output.dense", "attention.o_proj"},
-      {"intermediate.dense", "mlp.fc1"}};
+  const std::pair<const char*, const char*> renames[] = {{"attention.attention.query", "attention.q_proj"},
+                                                         {"attention.attention.key", "attention.k_proj"},
+                                                         {"attention.attention.value", "attention.v_proj"},
+                                                         {"attention.output.dense", "attention.o_proj"},
+                                                         {"intermediate.dense", "mlp.fc1"}};
   for (File& file : fixture.files) {
     const auto at = file.name.find("vit.encoder.layer.0.");
     if (at == std::string::npos) continue;
@@ -162,7 +169,8 @@ TEST(Weights, NewerVitNamesAreAccepted) {
 
 TEST(Weights, MissingTensorsAreNamed) {
   Fixture fixture(tiny(false, true));
-  fixture.drop([](const std::string& name) { return name == "model.norm.weight" || name.ends_with("1.self_attn.sinks"); });
+  fixture.drop(
+      [](const std::string& name) { return name == "model.norm.weight" || name.ends_with("1.self_attn.sinks"); });
   const std::string error = fixture.error();
   EXPECT_NE(error.find("lacks 2 tensors"), std::string::npos) << error;
   EXPECT_NE(error.find("model.layers.1.self_attn.sinks"), std::string::npos) << error;
@@ -173,7 +181,9 @@ TEST(Weights, MisshapenTensorsAreNamedWithBothShapes) {
   Fixture fixture(tiny(false, true));
   fixture.at("model.layers.0.self_attn.q_proj.weight").shape = Shape{64, 32};
   const std::string error = fixture.error();
-  EXPECT_NE(error.find("model.layers.0.self_attn.q_proj.weight is f32 [64, 32], expected f32, bf16 or f16 [32, 64]"), std::string::npos) << error;
+  EXPECT_NE(error.find("model.layers.0.self_attn.q_proj.weight is f32 [64, 32], expected f32, bf16 or f16 [32, 64]"),
+            std::string::npos)
+      << error;
 }
 
 TEST(Weights, WrongElementTypesAreNamed) {
@@ -186,7 +196,8 @@ TEST(Weights, WrongElementTypesAreNamed) {
 TEST(Weights, ExtraTensorsAreNotedAndPoolersAreNot) {
   Fixture fixture(tiny(true, true));
   fixture.files.push_back({"model.surprise", DType::kF32, Shape{1}, std::vector<std::byte>(4)});
-  fixture.files.push_back({"model.vision_adapter.vit.pooler.dense.weight", DType::kF32, Shape{1}, std::vector<std::byte>(4)});
+  fixture.files.push_back(
+      {"model.vision_adapter.vit.pooler.dense.weight", DType::kF32, Shape{1}, std::vector<std::byte>(4)});
   EXPECT_EQ(fixture.error(), "");
   EXPECT_NE(fixture.notes.find("model.surprise"), std::string::npos);
   EXPECT_EQ(fixture.notes.find("pooler"), std::string::npos);
@@ -194,7 +205,9 @@ TEST(Weights, ExtraTensorsAreNotedAndPoolersAreNot) {
 
 TEST(Weights, TextCheckpointOpenedAsVisionModel) {
   Fixture fixture(tiny(true, true));
-  fixture.drop([](const std::string& name) { return name.starts_with("model.vision_adapter.") || name.ends_with("vision_bias"); });
+  fixture.drop([](const std::string& name) {
+    return name.starts_with("model.vision_adapter.") || name.ends_with("vision_bias");
+  });
   Config config;
   const Weights weights = fixture.load(&config);
   EXPECT_FALSE(config.use_vision);

@@ -1,6 +1,6 @@
 // describe MODEL_FOLDER PICTURE: says what the picture shows.
-#include <cstdio>
 #include <gpt_oss_vision/gpt_oss_vision.h>
+#include <cstdio>
 
 int main(int argc, char** argv) try {
   if (argc != 3) return 2;
