@@ -1,6 +1,6 @@
 #pragma once
-// The self-test that `doctor` runs: every op on the plain baseline kernels and on each faster instruction set of this
-// processor, on the same random inputs.
+// The self-test that `doctor` runs: every op, on the baseline kernels and on each faster instruction set of this
+// processor, against the scalar reference in double (ops/reference).
 
 #include <functional>
 #include <string>
@@ -10,17 +10,22 @@
 
 namespace gov::cli {
 
-// One op with fixed inputs; run() returns all its outputs as numbers.
+// All outputs of one op on fixed inputs, and the reference's.
+struct OpRun {
+  std::vector<float> values;
+  std::vector<double> expected;
+};
+
 struct OpCase {
   std::string name;
-  std::function<std::vector<float>(Context&)> run;
+  std::function<OpRun(Context&)> run;
 };
 std::vector<OpCase> op_cases();
 
 struct SelfTestResult {
   std::string op;
   CpuIsa isa = CpuIsa::kBaseline;
-  double error = 0;  // relative L2 distance from the baseline
+  double error = 0;  // relative L2 distance from the reference
   bool ok = false;
   std::string message;  // of an exception
 };

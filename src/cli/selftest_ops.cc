@@ -1,10 +1,15 @@
-// The inputs of the self-test: odd sizes, so that the kernels' remainder loops run too.
+// The cases of the self-test: odd sizes, so that the kernels' remainder loops run too, and what the scalar reference in
+// double makes of the same inputs.
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "base/mxfp4.h"
 #include "base/philox.h"
 #include "cli/selftest.h"
+#include "ops/reference/math.h"
+#include "ops/reference/sample.h"
 
 namespace gov::cli {
 namespace {
@@ -56,34 +61,54 @@ std::vector<float> values(const Owned& o) {
   return out;
 }
 
-std::vector<float> run_linear(Context& ctx, DType dtype) {
+using Reals = std::vector<double>;
+
+Reals wide(const Owned& o) {
+  Reals out;
+  for (std::int64_t i = 0; i < o.t.elements(); ++i) {
+    if (o.t.dtype == DType::kBF16) out.push_back(to_f32(o.t.as<bf16>()[i]));
+    else if (o.t.dtype == DType::kF16) out.push_back(to_f32(o.t.as<f16>()[i]));
+    else out.push_back(o.t.as<float>()[i]);
+  }
+  return out;
+}
+
+Reals rows_of(const Reals& all, std::size_t begin, std::size_t end, std::size_t width) {
+  return {all.begin() + static_cast<std::ptrdiff_t>(begin * width),
+          all.begin() + static_cast<std::ptrdiff_t>(end * width)};
+}
+
+OpRun run_linear(Context& ctx, DType dtype) {
   const Owned x = random({5, 101}, 1, "x"), w = random({67, 101}, 2, "weight", dtype, 0.1f),
               b = random({67}, 3, "bias", dtype);
   const Owned out = make(DType::kF32, {5, 67}, "out");
   ops::linear(ctx, x.t, w.t, b.t, out.t);
-  return values(out);
+  return {values(out), reference::linear(wide(x), wide(w), wide(b), 101)};
 }
 
-std::vector<float> run_norm(Context& ctx, bool layer) {
+OpRun run_norm(Context& ctx, bool layer) {
   const Owned x = random({5, 101}, 1, "x"), w = random({101}, 2, "weight"), b = random({101}, 3, "bias");
   const Owned out = make(DType::kF32, {5, 101}, "out");
   if (layer) ops::layer_norm(ctx, x.t, w.t, b.t, 1e-5f, out.t);
   else ops::rms_norm(ctx, x.t, w.t, 1e-5f, out.t);
-  return values(out);
+  return {values(out),
+          layer ? reference::layer_norm(wide(x), wide(w), wide(b), 1e-5) : reference::rms_norm(wide(x), wide(w), 1e-5)};
 }
 
-std::vector<float> run_rope(Context& ctx) {
+OpRun run_rope(Context& ctx) {
   const Owned positions = list<std::int32_t>({0, 1, 77, 4097, 131071}, "positions");
   const Owned frequencies = list<float>({1.f, 0.3f, 0.01f, 2e-5f}, "inv_freq");
   const Owned cos = make(DType::kF32, {5, 4}, "cos"), sin = make(DType::kF32, {5, 4}, "sin"),
               x = random({5, 3, 8}, 1, "x");
+  const auto table = reference::rope_table({0, 1, 77, 4097, 131071}, wide(frequencies), 1.3465736f);
+  const Reals expected = reference::rope(wide(x), table.cos, table.sin, 3, 8);
   ops::rope_table(ctx, positions.t, frequencies.t, 1.3465736f, cos.t, sin.t);
   ops::rope(ctx, cos.t, sin.t, x.t);
-  return values(x);
+  return {values(x), expected};
 }
 
 // Two sequences of 70 and 33 keys in a paged cache of 8 rows a block, 2 key heads, 4 query heads, sinks, window 20.
-std::vector<float> run_paged_attention(Context& ctx, DType cache_dtype, int window) {
+OpRun run_paged_attention(Context& ctx, DType cache_dtype, int window) {
   constexpr std::int64_t kKeys = 103, kBlock = 8;
   const Owned k = random({kKeys, 2, 16}, 1, "k"), v = random({kKeys, 2, 16}, 2, "v"),
               q = random({kKeys, 4, 16}, 3, "q");
@@ -110,10 +135,21 @@ std::vector<float> run_paged_attention(Context& ctx, DType cache_dtype, int wind
   args.scale = 0.25f;
   args.window = window;
   ops::attention(ctx, args, out.t);
-  return values(out);
+  Reals keys = wide(k), cached_values = wide(v), expected;
+  if (cache_dtype == DType::kBF16) {
+    for (double& x : keys) x = to_f32(to_bf16(static_cast<float>(x)));
+    for (double& x : cached_values) x = to_f32(to_bf16(static_cast<float>(x)));
+  }
+  const reference::AttentionShape shape{4, 2, 16, 0.25, true, static_cast<std::size_t>(window)};
+  for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 70}, {70, 103}}) {
+    const Reals part = reference::attention(rows_of(wide(q), begin, end, 64), rows_of(keys, begin, end, 32),
+                                            rows_of(cached_values, begin, end, 32), wide(sinks), shape);
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  return {values(out), expected};
 }
 
-std::vector<float> run_plain_attention(Context& ctx) {
+OpRun run_plain_attention(Context& ctx) {
   const Owned k = random({40, 3, 22}, 1, "k"), v = random({40, 3, 22}, 2, "v"), q = random({40, 3, 22}, 3, "q");
   const Owned bounds = list<std::int32_t>({0, 17, 40}, "cu_seqlens"), lengths = list<std::int32_t>({17, 23}, "kv_lens");
   const Owned out = make(DType::kF32, {40, 3, 22}, "out");
@@ -126,10 +162,16 @@ std::vector<float> run_plain_attention(Context& ctx) {
   args.scale = 0.2f;
   args.causal = false;
   ops::attention(ctx, args, out.t);
-  return values(out);
+  Reals expected;
+  for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 17}, {17, 40}}) {
+    const Reals part = reference::attention(rows_of(wide(q), begin, end, 66), rows_of(wide(k), begin, end, 66),
+                                            rows_of(wide(v), begin, end, 66), {}, {3, 3, 22, 0.2f, false, 0});
+    expected.insert(expected.end(), part.begin(), part.end());
+  }
+  return {values(out), expected};
 }
 
-std::vector<float> run_router(Context& ctx) {
+OpRun run_router(Context& ctx) {
   const Owned x = random({9, 101}, 1, "x"), w = random({11, 101}, 2, "weight"), b = random({11}, 3, "bias"),
               vision = random({11}, 4, "vision_bias");
   Owned modality = make(DType::kU8, {9}, "modality");
@@ -142,7 +184,13 @@ std::vector<float> run_router(Context& ctx) {
     const auto more = values(*part);
     out.insert(out.end(), more.begin(), more.end());
   }
-  return out;
+  const auto* kinds = modality.t.as<std::uint8_t>();
+  const auto r =
+      reference::router(wide(x), wide(w), wide(b), wide(vision), std::vector<std::uint8_t>(kinds, kinds + 9), 101, 4);
+  Reals expected = r.logits;
+  expected.insert(expected.end(), r.indices.begin(), r.indices.end());
+  expected.insert(expected.end(), r.weights.begin(), r.weights.end());
+  return {out, expected};
 }
 
 // `projection` of 6 experts in MXFP4 or bf16.
@@ -172,7 +220,18 @@ Experts experts(std::int64_t in, std::int64_t out, bool mxfp4, std::uint64_t str
   return e;
 }
 
-std::vector<float> run_moe(Context& ctx, bool mxfp4) {
+Reals wide_weights(const Experts& e) {
+  if (e.weight.t) return wide(e.weight);
+  Reals out;
+  for (std::int64_t i = 0; i < e.scales.t.elements(); ++i) {
+    float block[kMxfp4Block];
+    mxfp4_decode_block(e.blocks.t.as<std::uint8_t>() + i * kMxfp4BlockBytes, e.scales.t.as<std::uint8_t>()[i], block);
+    out.insert(out.end(), block, block + kMxfp4Block);
+  }
+  return out;
+}
+
+OpRun run_moe(Context& ctx, bool mxfp4) {
   const Owned x = random({7, 96}, 1, "x"), out = random({7, 96}, 2, "out"), weights = random({7, 2}, 3, "weights");
   const Owned indices = make(DType::kI32, {7, 2}, "indices");
   for (int i = 0; i < 7; ++i) {
@@ -180,50 +239,63 @@ std::vector<float> run_moe(Context& ctx, bool mxfp4) {
     indices.t.as<std::int32_t>()[2 * i + 1] = (i * 5 + 1) % 6 == i % 6 ? (i + 2) % 6 : (i * 5 + 1) % 6;
   }
   const Experts up = experts(96, 64, mxfp4, 10), down = experts(32, 96, mxfp4, 20);
+  Reals expected = wide(out);
+  const reference::Experts<double> e{wide_weights(up), wide(up.bias), wide_weights(down), wide(down.bias), 6, 96, 32};
+  const auto* chosen = indices.t.as<std::int32_t>();
+  const Reals added =
+      reference::moe(wide(x), std::vector<std::int32_t>(chosen, chosen + 14), wide(weights), e, 1.702f, 7);
+  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += added[i];
   ops::moe(ctx, x.t, indices.t, weights.t, up.p, down.p, 1.702f, 7.f, out.t);
-  return values(out);
+  return {values(out), expected};
 }
 
-std::vector<float> run_gelu(Context& ctx, ops::Gelu kind) {
+OpRun run_gelu(Context& ctx, ops::Gelu kind) {
   const Owned x = random({3, 101}, 1, "x", DType::kF32, 2.f), out = make(DType::kF32, {3, 101}, "out");
   ops::gelu(ctx, x.t, kind, out.t);
-  return values(out);
+  return {values(out), reference::gelu(wide(x), static_cast<reference::Gelu>(kind))};
 }
 
-std::vector<float> run_swiglu(Context& ctx) {
+OpRun run_swiglu(Context& ctx) {
   const Owned h = random({3, 202}, 1, "h", DType::kF32, 4.f), out = make(DType::kF32, {3, 101}, "out");
   ops::swiglu(ctx, h.t, 1.702f, 7.f, out.t);
-  return values(out);
+  return {values(out), reference::swiglu(wide(h), 1.702f, 7)};
 }
 
-std::vector<float> run_rows(Context& ctx) {
+OpRun run_rows(Context& ctx) {
   const Owned table = random({12, 101}, 1, "table", DType::kF16), ids = list<std::int32_t>({3, 0, 11, 3}, "ids");
   const Owned x = make(DType::kF32, {4, 101}, "x"), picked = make(DType::kF32, {2, 101}, "picked"),
               rows = list<std::int32_t>({1, 2}, "rows");
   ops::embedding(ctx, table.t, ids.t, x.t);
   ops::gather_rows(ctx, x.t, rows.t, picked.t);
-  ops::add(ctx, random({2, 101}, 2, "x").t, picked.t);
+  const Owned added = random({2, 101}, 2, "x");
+  ops::add(ctx, added.t, picked.t);
   ops::scatter_rows(ctx, picked.t, rows.t, x.t);
-  return values(x);
+  Reals expected;
+  for (const std::size_t id : {3, 0, 11, 3}) {
+    const Reals row = rows_of(wide(table), id, id + 1, 101);
+    expected.insert(expected.end(), row.begin(), row.end());
+  }
+  for (std::size_t i = 0; i < 202; ++i) expected[101 + i] += wide(added)[i];
+  return {values(x), expected};
 }
 
-std::vector<float> run_patches(Context& ctx) {
+OpRun run_patches(Context& ctx) {
   const Owned pixels = random({2, 3, 15, 16}, 1, "pixels"), w = random({33, 3, 5, 5}, 2, "weight", DType::kBF16, 0.2f),
               b = random({33}, 3, "bias");
   const Owned out = make(DType::kF32, {2, 9, 33}, "out");
   ops::patch_embed(ctx, pixels.t, w.t, b.t, out.t);
-  return values(out);
+  return {values(out), reference::patch_embed(wide(pixels), wide(w), wide(b), {2, 3, 15, 16, 5, 33})};
 }
 
-std::vector<float> run_cross_entropy(Context& ctx) {
+OpRun run_cross_entropy(Context& ctx) {
   const Owned logits = random({4, 301}, 1, "logits", DType::kF32, 3.f),
               targets = list<std::int32_t>({0, 300, -1, 17}, "targets");
   const Owned losses = make(DType::kF32, {4}, "losses");
   ops::cross_entropy(ctx, logits.t, targets.t, losses.t);
-  return values(losses);
+  return {values(losses), reference::cross_entropy(wide(logits), {0, 300, -1, 17})};
 }
 
-std::vector<float> run_sample(Context& ctx) {
+OpRun run_sample(Context& ctx) {
   const Owned logits = random({6, 301}, 1, "logits", DType::kF32, 3.f);
   std::vector<ops::SampleRow> rows(6);
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -235,13 +307,22 @@ std::vector<float> run_sample(Context& ctx) {
     rows[i].top_logprobs = 3;
   }
   std::vector<ops::SampleResult> results(6);
+  const std::vector<float> raw = values(logits);  // the op uses the tensor as scratch
   ops::sample(ctx, logits.t, rows, results);
+  // A greedy row gives the largest logit; a drawn token must be one that the filters leave; both give its probability.
   std::vector<float> out;
-  for (const ops::SampleResult& result : results) {
-    out.push_back(static_cast<float>(result.token));
-    out.push_back(result.logprob);
+  Reals expected;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::span<const float> row(raw.data() + i * 301, 301);
+    const auto token = static_cast<std::size_t>(results[i].token);
+    out.push_back(static_cast<float>(token));
+    if (i < 2) expected.push_back(static_cast<double>(std::max_element(row.begin(), row.end()) - row.begin()));
+    else
+      expected.push_back(reference::sampling_distribution(row, rows[i])[token] > 0 ? static_cast<double>(token) : -1.0);
+    out.push_back(results[i].logprob);
+    expected.push_back(std::log(reference::softmax(reference::adjusted_logits(row, rows[i]))[token]));
   }
-  return out;
+  return {out, expected};
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #pragma once
 // GPT-OSS-Vision, written once: the two loops. Each function states what it reads and writes; model.md section 5 and 6
-// of the project's notes are the source, tests/reference the readable specification of every op.
+// of the project's notes are the source, ops/reference the readable specification of every op.
 
 #include "model/activations.h"
 #include "model/batch.h"

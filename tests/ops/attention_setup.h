@@ -1,8 +1,8 @@
 #pragma once
 // Random attention problems, contiguous or paged, with their reference answers.
 
+#include "ops/reference/math.h"
 #include "tests/ops/harness.h"
-#include "tests/reference/math.h"
 
 namespace gov::test {
 

@@ -1,8 +1,8 @@
 #pragma once
 // Random mixtures of experts in every weight format, with their reference.
 
+#include "ops/reference/math.h"
 #include "tests/ops/harness.h"
-#include "tests/reference/math.h"
 
 namespace gov::test {
 

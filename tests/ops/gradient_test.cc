@@ -2,8 +2,8 @@
 // confirm. Points lie away from kinks (clamps, ties).
 #include <complex>
 
+#include "ops/reference/math.h"
 #include "tests/ops/harness.h"
-#include "tests/reference/math.h"
 
 namespace gov::test {
 namespace {

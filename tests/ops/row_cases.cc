@@ -1,7 +1,7 @@
 #include <cmath>
 
+#include "ops/reference/math.h"
 #include "tests/ops/harness.h"
-#include "tests/reference/math.h"
 
 namespace gov::test {
 namespace {

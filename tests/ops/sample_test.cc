@@ -3,8 +3,8 @@
 #include <map>
 
 #include "base/philox.h"
+#include "ops/reference/sample.h"
 #include "tests/ops/harness.h"
-#include "tests/reference/sample.h"
 
 namespace gov::test {
 namespace {
