@@ -19,7 +19,7 @@ void add_all(CLI::App& root, Program& program) {
   root.footer(
       "Examples:\n"
       "  gpt-oss-vision generate --image photo.png --prompt \"What is this?\"\n"
-      "  echo \"Is this a cat?\" | gpt-oss-vision generate --image photo.png --prompt-file -\n"
+      "  echo \"Is this a cat?\" | gpt-oss-vision generate --image photo.png\n"
       "  gpt-oss-vision inspect gpt_oss_vision_20b --context 131072\n"
       "  gpt-oss-vision <command> --help\n"
       "\n"

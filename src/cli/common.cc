@@ -1,5 +1,6 @@
 #include "cli/common.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cctype>
@@ -114,7 +115,7 @@ std::optional<std::uint64_t> parse_size(std::string_view text) {
     const auto power = kPrefixes.find(unit[0]);
     if (power == std::string_view::npos) return std::nullopt;
     const std::string rest = unit.substr(1);
-    if (rest != "" && rest != "B" && rest != "I" && rest != "IB") return std::nullopt;
+    if (!rest.empty() && rest != "B" && rest != "I" && rest != "IB") return std::nullopt;
     const double base = rest == "B" ? 1000 : 1024;
     for (std::size_t i = 0; i <= power; ++i) factor *= base;
   }
@@ -124,7 +125,7 @@ std::optional<std::uint64_t> parse_size(std::string_view text) {
 }
 
 std::filesystem::path find_nano(const Program& program) {
-  const auto installed = program.executable.parent_path().parent_path() / "share/gpt-oss-vision/models/nano";
+  auto installed = program.executable.parent_path().parent_path() / "share/gpt-oss-vision/models/nano";
   if (is_model_folder(installed)) return installed;
   const std::filesystem::path source = GOV_SOURCE_MODELS "/nano";
   return is_model_folder(source) ? source : std::filesystem::path();
@@ -136,7 +137,7 @@ std::filesystem::path resolve_model(const std::string& given, const Program& pro
     if (const char* variable = std::getenv("GPT_OSS_VISION_MODEL"); variable != nullptr) wanted = variable;
   }
   if (wanted.empty()) {
-    const auto nano = find_nano(program);
+    auto nano = find_nano(program);
     if (nano.empty())
       fail(ErrorCode::kNotFound, "the embedded model nano is not installed; name a folder with --model");
     return nano;
@@ -198,6 +199,11 @@ std::string read_input(const std::string& file) {
 }
 
 bool stdin_is_terminal() { return isatty(STDIN_FILENO) != 0; }
+bool stdin_is_redirected() {
+  struct stat status {};
+  return fstat(STDIN_FILENO, &status) == 0 &&
+         (S_ISFIFO(status.st_mode) || S_ISREG(status.st_mode) || S_ISSOCK(status.st_mode));
+}
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) != 0; }
 
 Config load_config(const std::filesystem::path& folder, const Log& log) {

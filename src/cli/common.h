@@ -58,6 +58,7 @@ Log make_log(const CommonOptions& o);
 // A whole text from a file or, for "-", from standard input; one line break at its end is removed.
 std::string read_input(const std::string& file);
 bool stdin_is_terminal();
+bool stdin_is_redirected();  // a pipe, a socket or a file was put there on purpose
 bool stderr_is_terminal();
 // config.json of a folder.
 Config load_config(const std::filesystem::path& folder, const Log& log);

@@ -25,9 +25,10 @@ constexpr const char* kExamples =
 
 void add_prompt_options(CLI::App& app, GenerateOptions& o) {
   const char* kPrompt = "Prompt";
-  add_repeatable(app, "-p,--prompt", o.prompts,
-                 "Prompt; several are run as one batch. Without it: --prompt-file, else standard input unless it is a "
-                 "terminal; with only pictures: \"What is this?\"")
+  add_repeatable(
+      app, "-p,--prompt", o.prompts,
+      "Prompt; several are run as one batch. Without it: --prompt-file, else what is piped to standard input; "
+      "with pictures and no text: \"What is this?\"")
       ->group(kPrompt);
   app.add_option("-f,--prompt-file", o.prompt_file, "Read the prompt from a file; - is standard input")
       ->type_name("FILE")
@@ -131,12 +132,12 @@ void add_answer_options(CLI::App& app, GenerateOptions& o) {
 std::vector<std::string> collect_prompts(const GenerateOptions& o) {
   std::vector<std::string> prompts = o.prompts;
   if (!o.prompt_file.empty()) prompts.push_back(read_input(o.prompt_file));
-  if (prompts.empty() && !o.images.empty()) prompts.push_back(o.format == "chat" ? kDefaultPrompt : "");
-  if (prompts.empty()) {
-    if (stdin_is_terminal())
-      throw CLI::ValidationError("generate", "give --prompt, --prompt-file, --image or text on standard input");
-    prompts.push_back(read_input("-"));
+  if (prompts.empty() && o.images.empty() && stdin_is_terminal()) {
+    throw CLI::ValidationError("generate", "give --prompt, --prompt-file, --image or text on standard input");
   }
+  if (prompts.empty() && (o.images.empty() || stdin_is_redirected())) prompts.push_back(read_input("-"));
+  const bool unasked = prompts.empty() || (prompts.size() == 1 && prompts[0].empty() && o.prompts.empty());
+  if (unasked && !o.images.empty()) prompts = {o.format == "chat" ? kDefaultPrompt : ""};
   for (const std::string& prompt : prompts) {
     if (prompt.empty() && o.images.empty()) fail(ErrorCode::kInvalidArgument, "the prompt is empty");
     if (!utf8_valid(prompt)) fail(ErrorCode::kInvalidArgument, "the prompt is not valid UTF-8");

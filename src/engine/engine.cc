@@ -41,7 +41,7 @@ struct Engine::Impl {
        ThreadPool& pool)
       : model(m),
         rules(decoding_rules(m.config, tokenizer, std::move(stop_ids))),
-        size(std::move(cache_size)),
+        size(cache_size),
         limits{size.options.max_sequences, size.options.chunk},
         scheduler(model.config, size.spec, limits),
         runner(model, size.spec, limits, pool) {}
@@ -72,7 +72,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
                const EngineOptions& options, ThreadPool& pool, const Log& log) {
   CacheSize size = choose_cache_size(model, options);
   note_cache_size(model, size, options, log);
-  impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), std::move(size), pool);
+  impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), size, pool);
   impl_->update_block_counts();
 }
 

@@ -105,7 +105,7 @@ Preprocessor load_preprocessor(const Config& config, const fs::path& root) {
     fail(ErrorCode::kInvalidArgument, "{}: makes pictures of {} x {}, the model takes {} x {}", path.string(),
          preprocessor->out_width(), preprocessor->out_height(), side, side);
   }
-  return *std::move(preprocessor);
+  return *preprocessor;
 }
 
 Tokenizer load_tokenizer(const Config& config, const fs::path& root) {
@@ -138,9 +138,7 @@ ModelPackage load_package(const fs::path& folder, ThreadPool& pool, const Log& l
   Preprocessor preprocessor = load_preprocessor(model.config, root);
   std::vector<std::int32_t> ids = stop_ids(model.config, root);
   const ChatFormat format = default_chat_format(tokenizer);
-  return {
-      root,  std::move(model), std::move(tokenizer), std::move(preprocessor), std::move(ids), load_chat_template(root),
-      format};
+  return {root, std::move(model), std::move(tokenizer), preprocessor, std::move(ids), load_chat_template(root), format};
 }
 
 ops::SamplingParams default_sampling(const fs::path& folder) {

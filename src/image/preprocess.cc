@@ -13,7 +13,6 @@ namespace gov {
 namespace {
 
 using simdjson::dom::element;
-using simdjson::dom::element_type;
 
 constexpr int kMaxOutputSide = 4096;
 

@@ -78,9 +78,10 @@ Taps make_taps(int in, int out, Kernel kernel) {
   std::vector<double> exact(static_cast<std::size_t>(taps.max_count));
   for (int i = 0; i < out; ++i) {
     const double centre = (i + 0.5) * scale;
-    int begin = static_cast<int>(centre - support + 0.5);
+    // Truncated, not rounded: this is where Pillow lets a tap begin and end.
+    int begin = static_cast<int>(centre - support + 0.5);  // NOLINT(bugprone-incorrect-roundings)
     if (begin < 0) begin = 0;
-    int end = static_cast<int>(centre + support + 0.5);
+    int end = static_cast<int>(centre + support + 0.5);  // NOLINT(bugprone-incorrect-roundings)
     if (end > in) end = in;
     const int count = end - begin;
     double total = 0.0;

@@ -61,13 +61,16 @@ MemoryPlan plan_memory(const Config& config, std::uint64_t weights_mapped, std::
 
 void require_fits(const MemoryPlan& plan) {
   if (plan.total() <= plan.limit) return;
-  const auto gib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / kGiB; };
+  const auto size = [](std::uint64_t bytes) {
+    const double gib = static_cast<double>(bytes) / kGiB;
+    return gib < 1 ? fmt::format("{:.1f} MiB", gib * 1024) : fmt::format("{:.2f} GiB", gib);
+  };
   fail(ErrorCode::kOutOfMemory,
-       "the run needs {:.2f} GiB (weights {:.2f}, KV cache {:.2f}, activations and workspace {:.2f}) and {:.2f} GiB "
-       "may be used: "
-       "lower the context, the number of sequences or the chunk, or raise the memory limit",
-       gib(plan.total()), gib(plan.weights_mapped + plan.weights_owned), gib(plan.kv_cache),
-       gib(plan.activations + plan.workspace), gib(plan.limit));
+       "the run needs {} (weights {}, KV cache {}, activations and workspace {}) and {} may be used: lower the "
+       "context, the "
+       "number of sequences or the chunk, or raise the memory limit",
+       size(plan.total()), size(plan.weights_mapped + plan.weights_owned), size(plan.kv_cache),
+       size(plan.activations + plan.workspace), size(plan.limit));
 }
 
 }  // namespace gov

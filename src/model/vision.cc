@@ -47,7 +47,8 @@ void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, co
   const Tensor normed = a.normed.slice(0, rows), q = a.q.slice(0, rows), k = a.k.slice(0, rows),
                value = a.v.slice(0, rows);
   const Tensor attended = a.attended.slice(0, rows), mlp = a.mlp.slice(0, rows);
-  const Shape heads{rows, v.num_heads, v.embed_dim / v.num_heads};
+  const std::int64_t head_dim = v.embed_dim / v.num_heads;
+  const Shape heads{rows, v.num_heads, head_dim};
 
   ops::layer_norm(ctx, x, w.norm1, w.norm1_bias, v.layer_norm_eps, normed);
   ops::linear(ctx, normed, w.q, w.q_bias, q);
@@ -59,7 +60,7 @@ void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, co
   args.v = value.view(heads);
   args.cu_seqlens = cu_seqlens;
   args.kv_lens = lengths;
-  args.scale = 1.f / std::sqrt(static_cast<float>(v.embed_dim / v.num_heads));
+  args.scale = 1.f / std::sqrt(static_cast<float>(head_dim));
   args.causal = false;
   ops::attention(ctx, args, attended.view(heads));
   ops::linear(ctx, attended, w.o, w.o_bias, x, /*accumulate=*/true);

@@ -182,14 +182,12 @@ Weights load_weights(std::shared_ptr<const Checkpoint> checkpoint, Config& confi
 Weights random_weights(const Config& config, std::uint64_t seed, ThreadPool& pool) {
   Weights weights;
   for_each_parameter(config, weights, [&](const ParameterSpec& spec, Tensor& out) {
-    const bool matrix = spec.storage == Storage::kExpertMatrix || (spec.storage == Storage::kFloat && spec.decay);
     DType dtype = spec.storage == Storage::kU8 ? DType::kU8 : DType::kBF16;
     if (config.dtype == "float32" && spec.storage != Storage::kU8) dtype = DType::kF32;
     if (config.dtype == "float16" && spec.storage != Storage::kU8) dtype = DType::kF16;
     const std::size_t bytes = static_cast<std::size_t>(spec.shape.elements()) * dtype_size(dtype);
     Buffer values(bytes, DeviceKind::kCpu, "random weights");
-    const std::int64_t grain = matrix || spec.storage == Storage::kU8 ? std::int64_t{1} << 16 : spec.shape.elements();
-    pool.parallel_for(spec.shape.elements(), grain, [&](std::int64_t begin, std::int64_t end, int) {
+    pool.parallel_for(spec.shape.elements(), std::int64_t{1} << 16, [&](std::int64_t begin, std::int64_t end, int) {
       char* start = static_cast<char*>(values.data()) + static_cast<std::size_t>(begin) * dtype_size(dtype);
       fill_random(spec, config, seed, dtype, begin, end - begin, start);
     });

@@ -33,6 +33,11 @@ TEST(Generate, PromptFromStandardInputAndFile) {
   piped.input = "What is this?\n";
   const Ran from_stdin = run({"generate", "-i", dog_picture(), "--prompt-file", "-"}, piped);
   EXPECT_EQ(from_stdin.out, kAnswer) << from_stdin.err;
+  piped.input = "Name this.\n";  // a question that is piped in is asked, also about a picture
+  const Ran about_picture = run({"generate", "-i", dog_picture()}, piped);
+  EXPECT_EQ(about_picture.out, run({"generate", "-i", dog_picture(), "--prompt", "Name this."}).out);
+  EXPECT_NE(about_picture.out, kAnswer);
+  piped.input = "What is this?\n";
   const Ran text_only = run({"generate"}, piped);
   EXPECT_EQ(text_only.status, 0) << text_only.err;
   EXPECT_GT(text_only.out.size(), 1u);

@@ -81,6 +81,7 @@ void transpose_border(const C* const* rows, int first, int last, int d, int dim,
 // Keys as [D', keys], values as [keys, D'], both in F32.
 template <class C>
 void gather_block(const AttentionTile& a, const KeyBlock& block, int padded) {
+  // Elements of the cache in one register.  NOLINTNEXTLINE(bugprone-sizeof-expression): it is a ratio of types
   constexpr int kWhole = kLanes * static_cast<int>(sizeof(float) / sizeof(C));
   const C* rows[kAttentionKeys];
   key_rows<C>(a, a.k, block, rows);
