@@ -39,6 +39,14 @@ struct Check {
     shape(t, what, wanted);
   }
   void f32(const Tensor& t, const char* what, const Shape& wanted) const { typed(t, what, DType::kF32, wanted); }
+  void act(const Tensor& t, const char* what, const Shape& wanted) const {
+    if (t.dtype == DType::kBF16 && ctx.on_cuda()) shape(t, what, wanted);
+    else f32(t, what, wanted);
+  }
+  // The type that a cache has, or the one to ask for in the message.
+  DType cache_type(const Tensor& t) const {
+    return t.dtype == DType::kBF16 || (t.dtype == DType::kF8E4M3 && ctx.on_cuda()) ? t.dtype : DType::kF32;
+  }
   void weight(const Tensor& t, const char* what, const Shape& wanted) const {
     if (t.dtype != DType::kF32 && t.dtype != DType::kBF16 && t.dtype != DType::kF16) {
       fail(ErrorCode::kInvalidArgument, "{}: {} must be f32, bf16 or f16, it is {}", op, what, dtype_name(t.dtype));
@@ -55,9 +63,9 @@ struct Check {
       fail(ErrorCode::kInvalidArgument, "{}: the output overlaps {}", op, what);
     }
   }
-  // In place is allowed, any other overlap is not.
+  // In place is allowed for tensors of one type, any other overlap is not.
   void same_or_distinct(const Tensor& in, const char* what, const Tensor& out) const {
-    if (in.data != out.data) distinct(in, what, out);
+    if (in.data != out.data || in.dtype != out.dtype) distinct(in, what, out);
   }
   void positive(double value, const char* what) const {
     if (!(value > 0) || !std::isfinite(value))
@@ -76,6 +84,7 @@ struct Check {
       weight(p.weight, what, {experts, out, in});
     }
     optional_weight(p.bias, what, {experts, out});
+    if (p.expanded) typed(p.expanded, what, DType::kBF16, {experts, out, in});
   }
 };
 
@@ -143,7 +152,7 @@ void embedding(Context& ctx, const Tensor& table, const Tensor& ids, const Tenso
   check.rank(ids, "ids", 1);
   check.weight(table, "table", table.shape);
   check.typed(ids, "ids", DType::kI32, ids.shape);
-  check.f32(out, "out", {ids.shape[0], table.shape[1]});
+  check.act(out, "out", {ids.shape[0], table.shape[1]});
   check.distinct(table, "table", out);
   const double row = number(table.shape[1]) * number(static_cast<std::int64_t>(dtype_size(table.dtype)));
   ctx.begin_op(bytes_of({&ids, &out}) + number(ids.shape[0]) * row, 0);
@@ -153,9 +162,9 @@ void embedding(Context& ctx, const Tensor& table, const Tensor& ids, const Tenso
 void rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const Tensor& out) {
   const Check check{ctx, "rms_norm"};
   check.rank(x, "x", 2);
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.weight(weight, "weight", {x.shape[1]});
-  check.f32(out, "out", x.shape);
+  check.act(out, "out", x.shape);
   check.same_or_distinct(x, "x", out);
   ctx.begin_op(bytes_of({&x, &weight, &out}), 4 * number(x.elements()));
   GOV_DISPATCH(rms_norm, x, weight, eps, out);
@@ -164,10 +173,10 @@ void rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, co
 void layer_norm(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, const Tensor& out) {
   const Check check{ctx, "layer_norm"};
   check.rank(x, "x", 2);
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.weight(weight, "weight", {x.shape[1]});
   check.weight(bias, "bias", {x.shape[1]});
-  check.f32(out, "out", x.shape);
+  check.act(out, "out", x.shape);
   check.same_or_distinct(x, "x", out);
   ctx.begin_op(bytes_of({&x, &weight, &bias, &out}), 7 * number(x.elements()));
   GOV_DISPATCH(layer_norm, x, weight, bias, eps, out);
@@ -178,10 +187,11 @@ void linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& b
   const Check check{ctx, "linear"};
   check.rank(x, "x", 2);
   check.rank(weight, "weight", 2);
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.weight(weight, "weight", {weight.shape[0], x.shape[1]});
   check.optional_weight(bias, "bias", {weight.shape[0]});
-  check.f32(out, "out", {x.shape[0], weight.shape[0]});
+  if (accumulate) check.f32(out, "out", {x.shape[0], weight.shape[0]});
+  else check.act(out, "out", {x.shape[0], weight.shape[0]});
   check.distinct(x, "x", out);
   check.distinct(weight, "weight", out);
   ctx.begin_op(bytes_of({&x, &weight, &bias, &out}), 2 * number(x.shape[0]) * number(weight.elements()));
@@ -205,7 +215,7 @@ void rope_table(Context& ctx, const Tensor& positions, const Tensor& inv_freq, f
 void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x) {
   const Check check{ctx, "rope"};
   check.rank(x, "x", 3);
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.equal(x.shape[2] % 2, "the head width modulo 2", 0);
   check.f32(cos, "cos", {x.shape[0], x.shape[2] / 2});
   check.f32(sin, "sin", {x.shape[0], x.shape[2] / 2});
@@ -220,10 +230,10 @@ void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slo
   const Check check{ctx, "kv_append"};
   check.rank(k, "k", 3);
   check.rank(k_cache, "k_cache", 4);
-  check.f32(k, "k", k.shape);
-  check.f32(v, "v", k.shape);
+  check.act(k, "k", k.shape);
+  check.act(v, "v", k.shape);
   check.typed(slots, "slots", DType::kI64, {k.shape[0]});
-  const DType dtype = k_cache.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  const DType dtype = check.cache_type(k_cache);
   check.typed(k_cache, "k_cache", dtype, {k_cache.shape[0], k.shape[1], k_cache.shape[2], k.shape[2]});
   check.typed(v_cache, "v_cache", dtype, k_cache.shape);
   check.distinct(k_cache, "k_cache", v_cache);
@@ -239,12 +249,12 @@ void check_attention_keys(const Check& check, const AttentionArgs& a) {
   if (a.k && a.k_cache) fail(ErrorCode::kInvalidArgument, "attention: give k and v or the caches, not both");
   if (a.k) {
     check.rank(a.k, "k", 3);
-    check.f32(a.k, "k", {a.q.shape[0], a.k.shape[1], dim});
-    check.f32(a.v, "v", a.k.shape);
+    check.act(a.k, "k", {a.q.shape[0], a.k.shape[1], dim});
+    check.act(a.v, "v", a.k.shape);
     return;
   }
   check.rank(a.k_cache, "k_cache", 4);
-  const DType dtype = a.k_cache.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  const DType dtype = check.cache_type(a.k_cache);
   check.typed(a.k_cache, "k_cache", dtype, {a.k_cache.shape[0], a.k_cache.shape[1], a.k_cache.shape[2], dim});
   check.typed(a.v_cache, "v_cache", dtype, a.k_cache.shape);
   if (a.k_cache.shape[2] < 8 || a.k_cache.shape[2] % 8 != 0) {
@@ -261,7 +271,7 @@ void attention(Context& ctx, const AttentionArgs& args, const Tensor& out) {
   const Check check{ctx, "attention"};
   check.rank(args.q, "q", 3);
   check.rank(args.kv_lens, "kv_lens", 1);
-  check.f32(args.q, "q", args.q.shape);
+  check.act(args.q, "q", args.q.shape);
   check.typed(args.kv_lens, "kv_lens", DType::kI32, args.kv_lens.shape);
   check.typed(args.cu_seqlens, "cu_seqlens", DType::kI32, {args.kv_lens.shape[0] + 1});
   check_attention_keys(check, args);
@@ -276,7 +286,7 @@ void attention(Context& ctx, const AttentionArgs& args, const Tensor& out) {
   if (args.window < 0)
     fail(ErrorCode::kInvalidArgument, "attention: the window must not be negative, it is {}", args.window);
   check.optional_weight(args.sinks, "sinks", {heads});
-  check.f32(out, "out", args.q.shape);
+  check.act(out, "out", args.q.shape);
   check.distinct(args.q, "q", out);
   ctx.begin_op(bytes_of({&args.q, &out}) + attention_key_bytes(args), 4 * number(dim) * attention_pairs(args));
   GOV_DISPATCH(attention, args, out);
@@ -289,7 +299,7 @@ void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& b
   check.rank(weight, "weight", 2);
   check.rank(indices, "indices", 2);
   const std::int64_t tokens = x.shape[0], experts = weight.shape[0], count = indices.shape[1];
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.weight(weight, "weight", {experts, x.shape[1]});
   check.weight(bias, "bias", {experts});
   check.optional_weight(vision_bias, "vision_bias", {experts});
@@ -310,8 +320,8 @@ void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& b
 void swiglu(Context& ctx, const Tensor& h, float alpha, float limit, const Tensor& out) {
   const Check check{ctx, "swiglu"};
   check.rank(out, "out", 2);
-  check.f32(out, "out", out.shape);
-  check.f32(h, "h", {out.shape[0], 2 * out.shape[1]});
+  check.act(out, "out", out.shape);
+  check.act(h, "h", {out.shape[0], 2 * out.shape[1]});
   check.positive(static_cast<double>(limit), "limit");
   check.distinct(h, "h", out);
   ctx.begin_op(bytes_of({&h, &out}), 8 * number(out.elements()));
@@ -323,7 +333,7 @@ void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& wei
   const Check check{ctx, "moe"};
   check.rank(x, "x", 2);
   check.rank(indices, "indices", 2);
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.typed(indices, "indices", DType::kI32, {x.shape[0], indices.shape[1]});
   check.f32(weights, "weights", indices.shape);
   for (const ExpertProjection* p : {&gate_up, &down}) {
@@ -346,8 +356,8 @@ void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& wei
 
 void gelu(Context& ctx, const Tensor& x, Gelu kind, const Tensor& out) {
   const Check check{ctx, "gelu"};
-  check.f32(x, "x", x.shape);
-  check.f32(out, "out", x.shape);
+  check.act(x, "x", x.shape);
+  check.act(out, "out", x.shape);
   check.same_or_distinct(x, "x", out);
   ctx.begin_op(bytes_of({&x, &out}), 8 * number(x.elements()));
   GOV_DISPATCH(gelu, x, kind, out);
@@ -371,7 +381,7 @@ void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const
   check.f32(pixels, "pixels", pixels.shape);
   check.weight(weight, "weight", {weight.shape[0], pixels.shape[1], patch, patch});
   check.optional_weight(bias, "bias", {weight.shape[0]});
-  check.f32(out, "out", {pixels.shape[0], (pixels.shape[2] / patch) * (pixels.shape[3] / patch), weight.shape[0]});
+  check.act(out, "out", {pixels.shape[0], (pixels.shape[2] / patch) * (pixels.shape[3] / patch), weight.shape[0]});
   check.distinct(pixels, "pixels", out);
   ctx.begin_op(bytes_of({&pixels, &weight, &bias, &out}),
                2 * number(out.shape[0] * out.shape[1]) * number(weight.elements()));
@@ -382,9 +392,9 @@ void gather_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor
   const Check check{ctx, "gather_rows"};
   check.rank(x, "x", 2);
   check.rank(rows, "rows", 1);
-  check.f32(x, "x", x.shape);
+  check.act(x, "x", x.shape);
   check.typed(rows, "rows", DType::kI32, rows.shape);
-  check.f32(out, "out", {rows.shape[0], x.shape[1]});
+  check.act(out, "out", {rows.shape[0], x.shape[1]});
   check.distinct(x, "x", out);
   ctx.begin_op(bytes_of({&rows, &out, &out}), 0);
   GOV_DISPATCH(gather_rows, x, rows, out);
@@ -395,9 +405,9 @@ void scatter_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tenso
   check.rank(x, "x", 2);
   check.rank(out, "out", 2);
   check.rank(rows, "rows", 1);
-  check.f32(x, "x", {rows.shape[0], out.shape[1]});
+  check.act(x, "x", {rows.shape[0], out.shape[1]});
   check.typed(rows, "rows", DType::kI32, rows.shape);
-  check.f32(out, "out", out.shape);
+  check.act(out, "out", out.shape);
   check.distinct(x, "x", out);
   ctx.begin_op(bytes_of({&rows, &x, &x}), 0);
   GOV_DISPATCH(scatter_rows, x, rows, out);

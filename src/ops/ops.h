@@ -3,14 +3,16 @@
 //
 // Contract of every op
 // - Tensors are contiguous and live on ctx.device. Inputs come first, outputs last; shapes are checked once, in ops.cc.
-// - Activations are F32 [tokens, ...] on the CPU. "Weight" tensors may be F32, BF16 or F16 as stored; they are widened
-//   exactly, and all sums are F32.
+// - Activations are F32 [tokens, ...]. On CUDA those marked "act" may also be BF16, each input and output on its own:
+//   rounded to nearest when written. "Weight" tensors may be F32, BF16 or F16 as stored; they are widened exactly, and
+//   all sums are F32. (With BF16 inputs and weights the tensor cores form exact products and F32 sums.)
 // - Outputs are overwritten unless the op's comment says "added to". An output may not overlap an input unless the
 // comment
 //   says "may alias".
-// - Every output element is summed in one fixed order that depends neither on the number of rows in the call, nor on
-// the
-//   thread count: prefill, decode, chunked and batched runs agree bit for bit on one device and instruction set.
+// - The same call twice gives the same bits, on every device. On the CPU every output element is summed in one fixed
+//   order that depends neither on the number of rows in the call, nor on the thread count: prefill, decode, chunked and
+//   batched runs agree bit for bit on one instruction set. CUDA picks its kernels by the number of rows.
+// - On CUDA an op returns once its work is in the stream; no op but sample() waits for the device.
 // - Wrong shapes, dtypes or devices throw Error kInvalidArgument with the op's name. Formulas: model.md section 5 of
 // the
 //   project's notes, restated here.
@@ -22,18 +24,19 @@
 
 namespace gov::ops {
 
-// out[t] = table[ids[t]].  table [V, H] weight; ids I32 [T], each in [0, V); out F32 [T, H].
+// out[t] = table[ids[t]].  table [V, H] weight; ids I32 [T], each in [0, V); out act [T, H].
 void embedding(Context& ctx, const Tensor& table, const Tensor& ids, const Tensor& out);
 
-// out[t] = weight * x[t] / sqrt(mean(x[t]^2) + eps).  x, out F32 [T, H] (may alias); weight [H].
+// out[t] = weight * x[t] / sqrt(mean(x[t]^2) + eps).  x, out act [T, H] (may alias if of one type); weight
+// [H].
 void rms_norm(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const Tensor& out);
 
-// out[t] = weight * (x[t] - mean) / sqrt(var + eps) + bias, biased variance.  x, out F32 [T, H] (may alias); weight,
-// bias [H].
+// out[t] = weight * (x[t] - mean) / sqrt(var + eps) + bias, biased variance.  x, out act [T, H] (may alias if of one
+// type); weight, bias [H].
 void layer_norm(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, const Tensor& out);
 
-// out = x W^T + bias, or with `accumulate` added to out.  x F32 [T, in]; weight [out, in]; bias [out] or empty; out F32
-// [T, out].
+// out = x W^T + bias, or with `accumulate` added to out.  x act [T, in]; weight [out, in]; bias [out] or empty; out act
+// [T, out], F32 with `accumulate`.
 void linear(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out,
             bool accumulate = false);
 
@@ -43,12 +46,12 @@ void rope_table(Context& ctx, const Tensor& positions, const Tensor& inv_freq, f
                 const Tensor& sin);
 
 // Rotates in place, halves split: a' = a cos - b sin, b' = b cos + a sin with a = x[.., :D/2], b = x[.., D/2:].
-// x F32 [T, heads, D]; cos, sin F32 [T, D/2].
+// x act [T, heads, D]; cos, sin F32 [T, D/2].
 void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x);
 
 // Writes k and v rows into the paged cache: row t goes to slot s = slots[t], block s / block_size, row s % block_size.
-// k, v F32 [T, kv_heads, D]; slots I64 [T], negative = skip; caches [blocks, kv_heads, block_size, D], F32 or BF16
-// (rounded).
+// k, v act [T, kv_heads, D]; slots I64 [T], negative = skip; caches [blocks, kv_heads, block_size, D], F32, BF16
+// (rounded) or, on CUDA, F8E4M3 (rounded, saturating at 448).
 void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache,
                const Tensor& v_cache);
 
@@ -58,24 +61,27 @@ void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slo
 //   causal: keys j <= p; window w > 0: also p - j < w.  score = scale * q.k; a sink adds exp(sink[h]) to the softmax
 //   sum only.
 struct AttentionArgs {
-  Tensor q;           // F32 [T, heads, D]
+  Tensor q;           // act [T, heads, D]
   Tensor cu_seqlens;  // I32 [S + 1], first 0, last T
   Tensor kv_lens;     // I32 [S]
   // Either contiguous keys (packed like q with their own cu_seqlens == cu_seqlens, kv_lens = lengths) ...
-  Tensor k, v;  // F32 [T, kv_heads, D], or empty
+  Tensor k, v;  // act [T, kv_heads, D], or empty
   // ... or the paged cache: key j of sequence s is in block block_tables[s][j / block_size].
-  Tensor k_cache, v_cache;  // F32 or BF16 [blocks, kv_heads, block_size, D], or empty
+  Tensor k_cache, v_cache;  // F32, BF16 or (CUDA) F8E4M3 [blocks, kv_heads, block_size, D], or empty
   Tensor block_tables;      // I32 [S, max_blocks]; entries before the window are never read and may be negative
   Tensor sinks;             // [heads] weight dtype, or empty
   float scale = 1.f;
   bool causal = true;
   int window = 0;  // visible keys including self; 0 = all
+  // Upper bounds that the host knows: of query rows and keys of one sequence. They choose kernels and grids on CUDA, where
+  // the lengths themselves are in device memory; 0 = unknown (T, or all the cache holds).
+  std::int64_t max_rows = 0, max_keys = 0;
 };
-// out F32 [T, heads, D]. heads % kv_heads == 0; query head h uses kv head h / (heads / kv_heads).
+// out act [T, heads, D]; a sequence of no keys gets zeros. heads % kv_heads == 0; query head h uses kv head h / (heads / kv_heads).
 void attention(Context& ctx, const AttentionArgs& args, const Tensor& out);
 
 // logits = x W^T + bias (+ vision_bias on rows whose modality is not 0); indices = the K largest, ties to the lower
-// index, descending; weights = softmax over those K logits. x F32 [T, H]; weight [E, H]; bias [E]; vision_bias [E] or
+// index, descending; weights = softmax over those K logits. x act [T, H]; weight [E, H]; bias [E]; vision_bias [E] or
 // empty; modality U8 [T] or empty; logits F32 [T, E]; indices I32 [T, K]; weights F32 [T, K].
 void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& vision_bias,
             const Tensor& modality, const Tensor& logits, const Tensor& indices, const Tensor& weights);
@@ -86,37 +92,41 @@ struct ExpertProjection {
   Tensor weight;
   Tensor blocks, scales;
   Tensor bias;
+  // CUDA only: the same values in BF16 [E, out, in], which large batches read instead of `blocks`; or empty.
+  Tensor expanded;
+  // No scale is above 128, so that every weight is finite in BF16 after one multiplication: fast kernels may be used.
+  bool moderate_scales = false;
   std::int64_t experts() const { return blocks ? blocks.shape[0] : weight.shape[0]; }
   std::int64_t out_features() const { return blocks ? blocks.shape[1] : weight.shape[1]; }
   std::int64_t in_features() const { return blocks ? blocks.shape[2] * 32 : weight.shape[2]; }
 };
 
 // a = (clamp(u, -limit, limit) + 1) * g * sigmoid(alpha * g), g = min(h[0::2], limit), u = h[1::2].
-// h F32 [T, 2I], gate and up interleaved; out F32 [T, I].
+// h act [T, 2I], gate and up interleaved; out act [T, I].
 void swiglu(Context& ctx, const Tensor& h, float alpha, float limit, const Tensor& out);
 
 // Mixture of experts: out[t] += sum over k of weights[t,k] * (down(swiglu(gate_up(x[t]))) of expert indices[t,k]),
-// biases inside the weighted sum, k ascending.  x F32 [T, H]; indices I32, weights F32 [T, K]; gate_up H -> 2I, down I
+// biases inside the weighted sum, k ascending.  x act [T, H]; indices I32, weights F32 [T, K]; gate_up H -> 2I, down I
 // -> H; out F32 [T, H], added to.
 void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights, const ExpertProjection& gate_up,
          const ExpertProjection& down, float alpha, float limit, const Tensor& out);
 
 enum class Gelu { kErf, kTanh, kQuick };  // x Phi(x); its tanh form; x sigmoid(1.702 x)
-// x, out F32 of equal shape, may alias.
+// x, out act of equal shape, may alias if of one type.
 void gelu(Context& ctx, const Tensor& x, Gelu kind, const Tensor& out);
 
 // out += x.  F32, equal shapes.
 void add(Context& ctx, const Tensor& x, const Tensor& out);
 
 // A convolution with kernel = stride = patch, patches in row-major order, as rows.
-// pixels F32 [N, C, height, width]; weight [D, C, p, p]; bias [D] or empty; out F32 [N, (height/p)*(width/p), D].
+// pixels F32 [N, C, height, width]; weight [D, C, p, p]; bias [D] or empty; out act [N, (height/p)*(width/p), D].
 // Rows and columns past the last whole patch are not read.
 void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const Tensor& bias, const Tensor& out);
 
-// out[i] = x[rows[i]].  x F32 [T, H]; rows I32 [R]; out F32 [R, H].
+// out[i] = x[rows[i]].  x act [T, H]; rows I32 [R]; out act [R, H].
 void gather_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor& out);
 
-// out[rows[i]] = x[i].  x F32 [R, H]; rows I32 [R], distinct; out F32 [T, H], other rows are left alone.
+// out[rows[i]] = x[i].  x act [R, H]; rows I32 [R], distinct; out act [T, H], other rows are left alone.
 void scatter_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor& out);
 
 // losses[t] = logsumexp(logits[t]) - logits[t, targets[t]], 0 where targets[t] < 0.  logits F32 [T, V]; targets I32

@@ -6,7 +6,14 @@
 #include <new>
 #include <utility>
 
+#include "tensor/device.h"
+
 namespace gov {
+
+namespace detail {  // device_cuda.cc, or device_none.cc in builds without CUDA
+void* cuda_allocate(std::size_t bytes, std::string_view purpose);
+void cuda_free(void* data) noexcept;
+}  // namespace detail
 
 std::size_t dtype_size(DType dtype) {
   switch (dtype) {
@@ -19,6 +26,7 @@ std::size_t dtype_size(DType dtype) {
     case DType::kI16: return 2;
     case DType::kU8:
     case DType::kI8:
+    case DType::kF8E4M3:
     case DType::kBool: return 1;
   }
   return 0;
@@ -28,6 +36,7 @@ const char* dtype_name(DType dtype) {
   switch (dtype) {
     case DType::kF32: return "f32";
     case DType::kBF16: return "bf16";
+    case DType::kF8E4M3: return "f8_e4m3";
     case DType::kF16: return "f16";
     case DType::kF64: return "f64";
     case DType::kU8: return "u8";
@@ -72,7 +81,10 @@ Tensor Tensor::view(Shape extents) const {
 }
 
 Buffer::Buffer(std::size_t bytes, DeviceKind device, std::string_view purpose) : bytes_(bytes), device_(device) {
-  if (device != DeviceKind::kCpu) fail(ErrorCode::kUnsupported, "built without CUDA: cannot allocate {}", purpose);
+  if (device == DeviceKind::kCuda) {
+    data_ = detail::cuda_allocate(bytes > 0 ? bytes : 1, purpose);
+    return;
+  }
   if (bytes == 0) return;
   constexpr std::size_t kHugePage = std::size_t{2} << 20;
   // Large blocks start on a huge page and ask for them: fewer TLB misses while weights and caches stream.
@@ -83,7 +95,10 @@ Buffer::Buffer(std::size_t bytes, DeviceKind device, std::string_view purpose) :
   if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+  if (device_ == DeviceKind::kCpu) std::free(data_);
+  else if (data_) detail::cuda_free(data_);
+}
 
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)), device_(other.device_) {}
@@ -92,6 +107,16 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(device_, other.device_);
+  return *this;
+}
+
+
+PinnedBuffer::PinnedBuffer(PinnedBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+PinnedBuffer& PinnedBuffer::operator=(PinnedBuffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
   return *this;
 }
 

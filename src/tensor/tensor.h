@@ -13,7 +13,7 @@
 
 namespace gov {
 
-enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kU8, kI8, kBool, kI16, kI32, kI64 };
+enum class DType : std::uint8_t { kF32, kBF16, kF16, kF64, kU8, kI8, kBool, kI16, kI32, kI64, kF8E4M3 };
 
 std::size_t dtype_size(DType dtype);  // bytes per element
 const char* dtype_name(DType dtype);  // "f32", "bf16", ...
