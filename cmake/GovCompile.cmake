@@ -15,8 +15,9 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
 
 # nvcc's own passes hand generated code to the host compiler, on which the stricter warnings make no sense.
+# nvcc cannot evaluate the checks of format strings that fmt makes at compile time.
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wno-sign-conversion>"
-                    "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall;--expt-relaxed-constexpr;-lineinfo>")
+                    "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall;--expt-relaxed-constexpr;-lineinfo;-DFMT_CONSTEVAL=;-DFMT_USE_CONSTEXPR=1>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)  # a false alarm of GCC 12 on every "literal" + std::string (GCC bug 105329)
 endif()
