@@ -1,5 +1,6 @@
 // gpt-oss-vision bench: load, prompt processing, generation and picture encoding, beside what the machine allows.
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <span>
@@ -7,6 +8,7 @@
 #include "base/json_writer.h"
 #include "base/philox.h"
 #include "base/timer.h"
+#include "cli/bench_decode.h"
 #include "cli/bench_limits.h"
 #include "cli/common.h"
 #include "cli/format.h"
@@ -20,12 +22,15 @@ constexpr const char* kExamples =
     "  gpt-oss-vision bench                                        the embedded nano\n"
     "  gpt-oss-vision bench --synthetic mini --prompt 512 --generate 64\n"
     "  gpt-oss-vision bench --model ~/models/gpt-oss-20b --batch 8 --context 1024 --json >> log.jsonl\n"
+    "  gpt-oss-vision bench --synthetic gpt_oss_20b --device cuda --prompt 512,8192 --batch 1,32 --context 0,131000\n"
     "  gpt-oss-vision bench --device-limits";
 
 struct BenchOptions {
   CommonOptions common;
   std::string synthetic;
-  std::int64_t prompt = 512, generate = 64, batch = 1, context = 0, images = 4, chunk = 512, repeat = 3;
+  std::vector<std::int64_t> prompts{512}, batches{1}, contexts{0};
+  std::int64_t generate = 64, images = 4, chunk = 0, repeat = 3;
+  std::string path = "auto";
   std::uint64_t seed = 0;
   bool device_limits = false;
 };
@@ -39,6 +44,8 @@ struct Row {
   double seconds = 0;  // of the median repetition
   Cost cost;           // of that repetition, by the formulas
   bool lower_is_better = false;
+  double experts_touched = 0;  // of a decode row on a GPU: counted
+  std::string path;            // likewise: how its steps ran
 };
 
 // Reads every byte once, with all threads.
@@ -57,18 +64,36 @@ void read_all(std::span<const std::byte> bytes, ThreadPool& pool) {
 class Bench {
  public:
   Bench(const BenchOptions& o, const Program& program)
-      : o_(o), program_(program), pool_(o.common.threads), isa_(choose_isa(o.common)) {}
+      : o_(o),
+        program_(program),
+        machine_(choose_machine(o.common)),
+        types_(engine_options(o.common, machine_)),
+        pool_(o.common.threads),
+        isa_(choose_isa(o.common)) {
+    if (o.chunk > 0) types_.chunk = o.chunk;
+    types_.decode_path = o.path;
+  }
 
   int run() {
     if (!o_.device_limits) open_model();
-    limits_ = ops::measure_device_limits(pool_, isa_);
+    measure_limits();
     if (o_.device_limits) {
       print_limits();
       return 0;
     }
-    for (Row& row : rows_) row.limit = row.cost.bytes / (limits_.read_gbps * 1e9);  // of loading
-    if (o_.prompt > 0) prefill();
-    if (o_.generate > 0) decode();
+    for (Row& row : rows_)  // of loading
+      row.limit = row.cost.bytes / ((machine_.on_cuda() ? limits_.host_gbps : limits_.read_gbps) * 1e9);
+    for (const std::int64_t batch : o_.batches) {
+      for (const std::int64_t prompt : o_.prompts) {
+        if (prompt > 0) where_it_fits([&] { prefill(batch, prompt); });
+      }
+    }
+    for (const std::int64_t context : o_.contexts) {
+      for (const std::int64_t batch : o_.batches) {
+        if (o_.generate == 0) continue;
+        where_it_fits([&] { machine_.on_cuda() ? decode_on_device(batch, context) : decode(batch, context); });
+      }
+    }
     if (model_->config.use_vision && o_.images > 0) encode();
     print();
     return 0;
@@ -79,19 +104,51 @@ class Bench {
     if (program_.cancel->load()) fail(ErrorCode::kCancelled, "the benchmark is incomplete");
   }
 
+  // Of several rows those that exceed the memory are left out with a warning.
+  template <class Work>
+  void where_it_fits(Work&& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kOutOfMemory || o_.batches.size() * o_.contexts.size() * o_.prompts.size() == 1)
+        throw;
+      make_log(o_.common).warn("{}", error.what());
+    }
+  }
+
+  void measure_limits() {
+    if (!machine_.on_cuda()) {
+      limits_ = ops::measure_device_limits(pool_, isa_);
+      return;
+    }
+    Workplace place(machine_, pool_, isa_);
+    limits_ = ops::measure_cuda_limits(place.ctx);
+  }
+
+  std::int64_t most(const std::vector<std::int64_t>& values) const {
+    return *std::max_element(values.begin(), values.end());
+  }
+
   void open_model() {
     const Log log = make_log(o_.common);
     if (!o_.synthetic.empty()) {
       name_ = o_.synthetic;
       const Config config = preset(o_.synthetic);
-      RunShape shape;
-      shape.context = std::max(o_.prompt, o_.context + o_.generate);
-      shape.sequences = o_.batch;
-      shape.chunk = o_.chunk;
-      shape.kv_dtype = kv_dtype_of(o_.common);
-      const std::uint64_t limit = o_.common.memory_limit > 0 ? o_.common.memory_limit : available_memory();
-      require_fits(plan_memory(config, 0, stored_weight_bytes(config), shape, limit));
-      model_ = std::make_unique<Model>(random_model(config, o_.seed, pool_));
+      EngineOptions options = types_;
+      options.context = std::max(most(o_.prompts), most(o_.contexts) + o_.generate);
+      options.max_sequences = most(o_.batches);
+      if (!machine_.on_cuda()) {
+        RunShape shape;
+        shape.context = options.context;
+        shape.sequences = options.max_sequences;
+        shape.chunk = options.chunk;
+        shape.kv_dtype = options.kv_dtype;
+        const std::uint64_t limit = o_.common.memory_limit > 0 ? o_.common.memory_limit : available_memory();
+        require_fits(plan_memory(config, 0, stored_weight_bytes(config), shape, limit));
+      }
+      const Timer timer;
+      model_ = std::make_unique<Model>(place_random_model(config, o_.seed, o_.common, options, machine_, pool_));
+      log.info("random weights in {:.2f} s", timer.seconds());
       return;
     }
     const auto folder = resolve_model(o_.common.model, program_);
@@ -99,15 +156,21 @@ class Bench {
     if (name_.empty()) name_ = folder.string();
     const Timer timer;
     model_ = std::make_unique<Model>(load_model(folder, pool_, log));
+    const auto file_bytes = static_cast<double>(model_->weights.mapped ? model_->weights.mapped->file_bytes() : 0);
     // Mapping alone costs nothing; a model is loaded when every byte has come into memory.
-    if (model_->weights.mapped) {
+    if (machine_.on_cuda()) {
+      EngineOptions options = types_;
+      options.context = std::max(most(o_.prompts), most(o_.contexts) + o_.generate);
+      options.max_sequences = most(o_.batches);
+      *model_ = place_model(std::move(*model_), o_.common, options, machine_, pool_);
+    } else if (model_->weights.mapped) {
       for (const SafetensorsFile& file : model_->weights.mapped->files()) read_all(file.mapped().bytes(), pool_);
     }
     Row row;
     row.work = "load";
     row.seconds = row.value = timer.seconds();
     row.unit = "s";
-    row.cost.bytes = static_cast<double>(model_->weights.mapped ? model_->weights.mapped->file_bytes() : 0);
+    row.cost.bytes = file_bytes;
     row.lower_is_better = true;
     rows_.push_back(row);
   }
@@ -124,21 +187,20 @@ class Bench {
     return ids;
   }
 
-  std::unique_ptr<Engine> make_engine(std::int64_t positions) {
-    EngineOptions options = engine_options(o_.common);
+  std::unique_ptr<Engine> make_engine(std::int64_t batch, std::int64_t positions) {
+    EngineOptions options = types_;
     // Room beyond what is needed: near the end of the cache a sequence would wait for another's blocks.
     options.context = std::min(positions + 4 * options.block_size, model_->config.max_position_embeddings);
-    options.max_sequences = o_.batch;
-    options.chunk = o_.chunk;
+    options.max_sequences = batch;
     auto engine =
         std::make_unique<Engine>(*model_, nullptr, std::vector<std::int32_t>{}, options, pool_, make_log(o_.common));
     engine->context().isa = isa_;
     return engine;
   }
 
-  void submit(Engine& engine, std::int64_t prompt, std::int64_t generate, std::uint64_t repetition) {
+  void submit(Engine& engine, std::int64_t batch, std::int64_t prompt, std::int64_t generate, std::uint64_t repetition) {
     ids_.clear();
-    for (std::int64_t i = 0; i < o_.batch; ++i) {
+    for (std::int64_t i = 0; i < batch; ++i) {
       Request request;
       request.prompt = random_prompt(prompt, repetition * 1000 + static_cast<std::uint64_t>(i));
       request.options.sampling.temperature = 0;
@@ -156,22 +218,22 @@ class Bench {
     check_cancel();
   }
 
-  void prefill() {
-    const auto engine = make_engine(o_.prompt);
+  void prefill(std::int64_t batch, std::int64_t prompt) {
+    const auto engine = make_engine(batch, prompt);
     std::vector<double> seconds;
     for (std::int64_t i = 0; i <= o_.repeat; ++i) {  // the first warms caches up
-      submit(*engine, o_.prompt, 1, static_cast<std::uint64_t>(i));
+      submit(*engine, batch, prompt, 1, static_cast<std::uint64_t>(i));
       const Timer timer;
       drain(*engine);
       if (i > 0) seconds.push_back(timer.seconds());
     }
     Row row;
     row.work = "prefill";
-    row.batch = o_.batch;
-    row.context = o_.prompt;
+    row.batch = batch;
+    row.context = prompt;
     row.seconds = median(seconds);
-    row.cost = prefill_cost(*model_, o_.batch, o_.prompt);
-    const auto tokens = static_cast<double>(o_.batch * o_.prompt);
+    row.cost = prefill_cost(*model_, batch, prompt);
+    const auto tokens = static_cast<double>(batch * prompt);
     row.value = tokens / row.seconds;
     row.limit = tokens / least_seconds(row.cost, limits_);
     row.unit = "tok/s";
@@ -179,12 +241,12 @@ class Bench {
   }
 
   // Only steps in which every sequence gained a token and no prompt was read are counted.
-  void decode() {
-    const std::int64_t prompt = std::max<std::int64_t>(o_.context, 1);
-    const auto engine = make_engine(prompt + o_.generate);
+  void decode(std::int64_t batch, std::int64_t context) {
+    const std::int64_t prompt = std::max<std::int64_t>(context, 1);
+    const auto engine = make_engine(batch, prompt + o_.generate);
     std::vector<double> seconds;
     for (std::int64_t i = 0; i <= o_.repeat; ++i) {
-      submit(*engine, prompt, o_.generate + 1, 500 + static_cast<std::uint64_t>(i));
+      submit(*engine, batch, prompt, o_.generate + 1, 500 + static_cast<std::uint64_t>(i));
       double total = 0;
       std::int64_t steps = 0;
       for (bool more = true; more;) {
@@ -193,7 +255,7 @@ class Bench {
         more = engine->step();
         const double elapsed = timer.seconds();
         if (engine->stats().prompt_rows != before.prompt_rows ||
-            engine->stats().decode_rows - before.decode_rows != o_.batch)
+            engine->stats().decode_rows - before.decode_rows != batch)
           continue;
         total += elapsed;
         ++steps;
@@ -201,17 +263,41 @@ class Bench {
       drain(*engine);
       if (steps == 0)
         fail(ErrorCode::kInvalidArgument,
-             "--batch {}: the sequences never ran together; less context or more memory is needed", o_.batch);
+             "--batch {}: the sequences never ran together; less context or more memory is needed", batch);
       if (i > 0) seconds.push_back(total / static_cast<double>(steps));
     }
+    add_decode_row(batch, context, median(seconds), {});
+  }
+
+  void decode_on_device(std::int64_t batch, std::int64_t context) {
+    Workplace place(machine_, pool_, isa_);
+    place.ctx.cancel = program_.cancel;
+    DecodeBench bench;
+    bench.batch = batch;
+    bench.context = context;
+    bench.steps = o_.generate;
+    bench.repeat = o_.repeat;
+    bench.seed = o_.seed;
+    bench.dtype = types_.dtype;
+    bench.kv_dtype = types_.kv_dtype;
+    bench.block_size = types_.block_size;
+    bench.path = types_.decode_path;
+    const DecodeTiming timing = time_decode(place, *model_, bench);
+    add_decode_row(batch, context, timing.seconds, timing.experts_touched);
+    rows_.back().experts_touched = timing.experts_touched;
+    rows_.back().path = timing.path;
+    check_cancel();
+  }
+
+  void add_decode_row(std::int64_t batch, std::int64_t context, double seconds, std::optional<double> touched) {
     Row row;
     row.work = "decode";
-    row.batch = o_.batch;
-    row.context = o_.context;
-    row.seconds = median(seconds);
-    row.cost = decode_cost(*model_, o_.batch, prompt + o_.generate / 2, kv_dtype_of(o_.common));
-    row.value = static_cast<double>(o_.batch) / row.seconds;
-    row.limit = static_cast<double>(o_.batch) / least_seconds(row.cost, limits_);
+    row.batch = batch;
+    row.context = context;
+    row.seconds = seconds;
+    row.cost = decode_cost(*model_, batch, std::max<std::int64_t>(context, 1) + o_.generate / 2, types_.kv_dtype, touched);
+    row.value = static_cast<double>(batch) / row.seconds;
+    row.limit = static_cast<double>(batch) / least_seconds(row.cost, limits_);
     row.unit = "tok/s";
     rows_.push_back(row);
   }
@@ -219,23 +305,25 @@ class Bench {
   void encode() {
     const Config& c = model_->config;
     const std::int64_t side = c.vision.image_size, n = o_.images;
-    Buffer pixels(static_cast<std::size_t>(n * 3 * side * side) * sizeof(float), DeviceKind::kCpu,
-                  "benchmark pictures");
-    Buffer rows(static_cast<std::size_t>(n * c.vision.tokens() * c.hidden_size) * sizeof(float), DeviceKind::kCpu,
-                "benchmark pictures");
-    auto* values = static_cast<float*>(pixels.data());
+    Workplace place(machine_, pool_, isa_);
+    place.ctx.cancel = program_.cancel;
+    std::vector<float> values;
     for (std::int64_t i = 0; i < n * 3 * side * side; ++i)
-      values[i] = 4 * Philox{o_.seed}.uniform(static_cast<std::uint64_t>(i)) - 2;
-    VisionActivations acts(c, n);
-    Context ctx;
-    ctx.pool = &pool_;
-    ctx.isa = isa_;
-    ctx.cancel = program_.cancel;
-    const Tensor out(rows.data(), DType::kF32, Shape{n * c.vision.tokens(), c.hidden_size}, "vision_embeds");
+      values.push_back(4 * Philox{o_.seed}.uniform(static_cast<std::uint64_t>(i)) - 2);
+    const auto floats = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); };
+    const Buffer pixels(floats(n * 3 * side * side), machine_.device, "benchmark pictures");
+    const Buffer rows(floats(n * c.vision.tokens() * c.hidden_size), machine_.device, "benchmark pictures");
+    copy_bytes(pixels.data(), machine_.device, values.data(), DeviceKind::kCpu, pixels.bytes(), place.ctx.stream);
+    VisionActivations acts(c, n, {machine_.device, types_.dtype});
+    const Tensor in(pixels.data(), DType::kF32, Shape{n, 3, side, side}, "pixel_values", machine_.device);
+    const Tensor out(rows.data(), DType::kF32, Shape{n * c.vision.tokens(), c.hidden_size}, "vision_embeds",
+                     machine_.device);
     std::vector<double> seconds;
     for (std::int64_t i = 0; i <= o_.repeat; ++i) {
+      if (machine_.on_cuda()) synchronize(place.ctx.stream);
       const Timer timer;
-      encode_images(ctx, *model_, Tensor::of(values, Shape{n, 3, side, side}, "pixel_values"), acts, out);
+      encode_images(place.ctx, *model_, in, acts, out);
+      if (machine_.on_cuda()) synchronize(place.ctx.stream);
       if (i > 0) seconds.push_back(timer.seconds());
     }
     Row row;
@@ -261,18 +349,31 @@ class Bench {
   static double gbps(const Row& row) { return row.cost.bytes / row.seconds / 1e9; }
   static double gflops(const Row& row) { return row.cost.flops / row.seconds / 1e9; }
 
+  // What is used of the machine: threads and kernels, or the types of a run on a GPU.
+  void put_machine(JsonWriter& json) const {
+    json.field("threads", pool_.size());
+    if (machine_.on_cuda()) json.field("dtype", dtype_name(types_.dtype));
+    else json.field("isa", cpu_isa_name(isa_));
+  }
+
   void print_limits() const {
     if (o_.common.json) {
       JsonWriter json;
-      json.begin_object()
-          .field("device", cpu_info().model)
-          .field("threads", pool_.size())
-          .field("isa", cpu_isa_name(isa_));
-      json.field("read_gbps", limits_.read_gbps).field("fma_gflops", limits_.fma_gflops).field("date", utc_time());
-      put(json.end_object().take() + "\n");
+      json.begin_object().field("device", machine_.name());
+      put_machine(json);
+      json.field("read_gbps", limits_.read_gbps).field("fma_gflops", limits_.fma_gflops);
+      if (machine_.on_cuda()) json.field("copy_gbps", limits_.copy_gbps).field("host_gbps", limits_.host_gbps);
+      put(json.field("date", utc_time()).end_object().take() + "\n");
       return;
     }
-    put(fmt::format("{}, {} threads, {}: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s\n", cpu_info().model,
+    if (machine_.on_cuda()) {
+      put(fmt::format("{}, {} activations, {} cache: read {:.0f} GB/s, copy {:.0f} GB/s, bf16 products {:.0f} TFLOP/s, "
+                      "from the host {:.1f} GB/s\n",
+                      machine_.name(), dtype_name(types_.dtype), dtype_name(types_.kv_dtype), limits_.read_gbps,
+                      limits_.copy_gbps, limits_.fma_gflops / 1e3, limits_.host_gbps));
+      return;
+    }
+    put(fmt::format("{}, {} threads, {}: read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s\n", machine_.name(),
                     pool_.size(), cpu_isa_name(isa_), limits_.read_gbps, limits_.fma_gflops));
   }
 
@@ -296,11 +397,13 @@ class Bench {
   std::string row_json(const Row& row) const {
     const char* commit = std::getenv("GPT_OSS_VISION_COMMIT");
     JsonWriter json;
-    json.begin_object().field("work", row.work).field("model", name_).field("device", cpu_info().model);
+    json.begin_object().field("work", row.work).field("model", name_).field("device", machine_.name());
     json.field("batch", row.batch).field("context", row.context).field("rest", rest());
     json.field("value", row.value).field("unit", row.unit).field("limit", row.limit).field("percent", percent(row));
     json.field("gbps", gbps(row)).field("gflops", gflops(row)).field("seconds", row.seconds);
-    json.field("threads", pool_.size()).field("isa", cpu_isa_name(isa_)).field("kv_dtype", o_.common.kv_dtype);
+    put_machine(json);
+    json.field("kv_dtype", dtype_name(types_.kv_dtype));
+    if (!row.path.empty()) json.field("path", row.path).field("experts_touched", row.experts_touched);
     json.field("read_gbps", limits_.read_gbps).field("fma_gflops", limits_.fma_gflops).field("repeat", o_.repeat);
     json.field("commit", commit != nullptr ? commit : GOV_COMMIT).field("date", utc_time());
     return json.end_object().take();
@@ -308,6 +411,8 @@ class Bench {
 
   const BenchOptions& o_;
   const Program& program_;
+  Machine machine_;
+  EngineOptions types_;  // of every engine, but for its size
   ThreadPool pool_;
   CpuIsa isa_;
   ops::DeviceLimits limits_;
@@ -333,26 +438,33 @@ void add_bench(CLI::App& root, Program& program) {
         ->type_name("N")
         ->capture_default_str();
   };
-  number("-p,--prompt", o->prompt, 0, "Tokens of the prompts of the prefill row; 0 = no such row");
+  const auto numbers = [&](const char* names, std::vector<std::int64_t>& values, std::int64_t least, const char* help) {
+    app.add_option(names, values, help)
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::Range(least, std::int64_t{1} << 20))
+        ->type_name("N,..")
+        ->capture_default_str();
+  };
+  numbers("-p,--prompt", o->prompts, 0, "Tokens of the prompts of the prefill row; 0 = no such row; several: a row each");
   number("-n,--generate", o->generate, 0, "Tokens of the decode row; 0 = no such row");
-  number("-b,--batch", o->batch, 1, "Sequences at once");
-  number("-c,--context", o->context, 0, "Positions in the cache when the decode row starts");
+  numbers("-b,--batch", o->batches, 1, "Sequences at once; several: a row each");
+  numbers("-c,--context", o->contexts, 0, "Positions in the cache when the decode row starts; several: a row each");
   number("--images", o->images, 0, "Pictures of the encode row; 0 = no such row");
-  number("--chunk", o->chunk, 1, "Most rows of one step");
+  number("--chunk", o->chunk, 0, "Most rows of one step; 0 = 512, on a GPU 4096");
   number("--repeat", o->repeat, 1, "Repetitions, of which the median counts");
   app.add_flag("--device-limits", o->device_limits, "Only measure what the machine can do");
   app.add_option("--seed", o->seed, "Of weights and prompts")->type_name("N")->capture_default_str();
-  app.add_option("--kv-dtype", o->common.kv_dtype, "Type of cached keys and values: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("TYPE")
+  app.add_option("--decode-path", o->path, "On a GPU: how decode steps run; auto takes the fastest")
+      ->type_name("PATH")
       ->capture_default_str();
+  add_type_options(app, o->common);
   add_size(app, "--memory-limit", o->common.memory_limit, "Memory to use at most, e.g. 24GiB");
   add_machine_options(app, o->common);
   add_output_options(app, o->common);
   app.footer(kExamples);
   app.callback([&program, o] {
     program.action = [&program, o] {
-      check_device(o->common);
       return Bench(*o, program).run();
     };
   });

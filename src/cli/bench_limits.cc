@@ -37,12 +37,12 @@ double experts_touched(const Config& c, double rows) {
   return experts * (1 - std::pow(1 - static_cast<double>(c.num_experts_per_tok) / experts, rows));
 }
 
-// Weights that `rows` rows of one step read: all but the embedding table, of which only a few rows are needed.
-double weight_bytes(const Model& model, double rows) {
+// Weights that one step reads which touches that many experts of each layer: all but the embedding table, of which only a few rows are needed.
+double weight_bytes(const Model& model, double touched) {
   double bytes = sum_bytes({&model.weights.norm, &model.weights.lm_head});
   for (const LayerWeights& layer : model.weights.layers) {
     const LayerBytes b = layer_bytes(layer);
-    bytes += b.attention + b.router + experts_touched(model.config, rows) * b.expert;
+    bytes += b.attention + b.router + touched * b.expert;
   }
   return bytes;
 }
@@ -76,13 +76,14 @@ double visible_keys_of_prompt(const Config& c, std::int64_t layer, std::int64_t 
 
 }  // namespace
 
-Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, DType kv_dtype) {
+Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, DType kv_dtype,
+                 std::optional<double> touched) {
   const Config& c = model.config;
   const auto rows = static_cast<double>(batch);
   double keys = 0;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) keys += visible_keys(c, i, context);
   Cost cost;
-  cost.bytes = weight_bytes(model, rows) +
+  cost.bytes = weight_bytes(model, touched.value_or(experts_touched(c, rows))) +
                rows * keys * 2 * static_cast<double>(c.kv_size()) * static_cast<double>(dtype_size(kv_dtype));
   cost.flops = rows * (row_flops(c) + head_flops(c) + 4 * static_cast<double>(c.q_size()) * keys);
   return cost;
@@ -94,7 +95,7 @@ Cost prefill_cost(const Model& model, std::int64_t batch, std::int64_t tokens) {
   double keys = 0;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) keys += visible_keys_of_prompt(c, i, tokens);
   Cost cost;
-  cost.bytes = weight_bytes(model, sequences * n);
+  cost.bytes = weight_bytes(model, experts_touched(c, sequences * n));
   cost.flops = sequences * (n * row_flops(c) + head_flops(c) + 4 * static_cast<double>(c.q_size()) * keys);
   return cost;
 }

@@ -2,6 +2,8 @@
 // The least work a model must do on any implementation, and the time that this machine needs for it at least: the
 // denominators of bench's percentages. The formulas count each weight byte once per step and each product once.
 
+#include <optional>
+
 #include "model/transformer.h"
 #include "ops/device_limits.h"
 
@@ -14,7 +16,9 @@ struct Cost {
 
 // One step that adds one token to each of `batch` sequences of `context` cached positions. With uniform routing a layer
 // touches experts * (1 - (1 - k/experts)^batch) experts.
-Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, DType kv_dtype);
+// Where the number of experts is known it is given.
+Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, DType kv_dtype,
+                 std::optional<double> touched = {});
 // The prompts of `batch` sequences of `tokens` positions each, logits of the last one only.
 Cost prefill_cost(const Model& model, std::int64_t batch, std::int64_t tokens);
 // One picture through the encoder and the projection.

@@ -10,7 +10,10 @@
 #include <fstream>
 #include <iostream>
 
+#include "cli/progress.h"
 #include "io/mapped_file.h"
+#include "model/device_weights.h"
+#include "model/memory_plan.h"
 
 namespace gov::cli {
 namespace {
@@ -54,21 +57,31 @@ void add_machine_options(CLI::App& app, CommonOptions& o) {
       ->capture_default_str();
 }
 
-void add_memory_options(CLI::App& app, CommonOptions& o) {
-  app.add_option("--dtype", o.dtype, "Type of activations: auto or f32 (bf16 is not available on the CPU)")
+void add_type_options(CLI::App& app, CommonOptions& o) {
+  app.add_option("--dtype", o.dtype, "Type of activations: f32, or bf16 on a GPU; auto: f32 on the CPU, bf16 on a GPU")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->type_name("TYPE")
       ->capture_default_str();
-  app.add_option("--kv-dtype", o.kv_dtype, "Type of cached keys and values: f32 or bf16 (half the memory)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+  app.add_option("--kv-dtype", o.kv_dtype,
+                 "Type of cached keys and values: f32, bf16 (half the memory), or fp8 on a GPU (a quarter); auto: as --dtype")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8"}))
       ->type_name("TYPE")
       ->capture_default_str();
+  app.add_option("--experts", o.experts,
+                 "On a GPU: mxfp4 as stored, or bf16 beside it for large batches; auto: bf16 too if it fits")
+      ->check(CLI::IsMember({"auto", "mxfp4", "bf16"}))
+      ->type_name("FORM")
+      ->capture_default_str();
+}
+
+void add_memory_options(CLI::App& app, CommonOptions& o) {
+  add_type_options(app, o);
   app.add_option("-c,--context", o.context, "Most positions of one sequence; 0 = the model's, less if memory is short")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 24))
       ->type_name("N")
       ->capture_default_str();
   add_size(app, "--memory-limit", o.memory_limit,
-           "Memory to use at most, e.g. 24GiB; default: what the machine has free");
+           "Memory of the machine or its GPU to use at most, e.g. 24GiB; default: what is free");
 }
 
 void add_output_options(CLI::App& app, CommonOptions& o) {
@@ -151,12 +164,26 @@ std::filesystem::path resolve_model(const std::string& given, const Program& pro
   return wanted;
 }
 
-void check_device(const CommonOptions& o) {
-  if (o.device == "auto" || o.device == "cpu") return;
-  if (o.device == "cuda" || o.device.starts_with("cuda:")) {
-    fail(ErrorCode::kUnsupported, "--device {}: this program was built without CUDA", printable(o.device));
+std::string Machine::name() const { return on_cuda() ? cuda_device_info(ordinal).name : cpu_info().model; }
+
+Machine choose_machine(const CommonOptions& o) {
+  if (o.device == "cpu") return {};
+  if (o.device == "auto") return {cuda_device_count() > 0 ? DeviceKind::kCuda : DeviceKind::kCpu, 0};
+  if (o.device != "cuda" && !o.device.starts_with("cuda:")) {
+    fail(ErrorCode::kInvalidArgument, "--device {}: expected auto, cpu or cuda[:N]", printable(o.device));
   }
-  fail(ErrorCode::kInvalidArgument, "--device {}: expected auto, cpu or cuda[:N]", printable(o.device));
+  Machine machine{DeviceKind::kCuda, 0};
+  if (o.device != "cuda") {
+    const char* const begin = o.device.data() + 5;
+    const char* const end = o.device.data() + o.device.size();
+    const auto [stop, error] = std::from_chars(begin, end, machine.ordinal);
+    if (error != std::errc() || stop != end || machine.ordinal < 0)
+      fail(ErrorCode::kInvalidArgument, "--device {}: expected auto, cpu or cuda[:N]", printable(o.device));
+  }
+  if (!built_with_cuda())
+    fail(ErrorCode::kUnsupported, "--device {}: this program was built without CUDA", printable(o.device));
+  cuda_device_info(machine.ordinal);  // Error kDevice if there is no such GPU
+  return machine;
 }
 
 CpuIsa choose_isa(const CommonOptions& o) {
@@ -169,18 +196,111 @@ CpuIsa choose_isa(const CommonOptions& o) {
   return best;
 }
 
-DType kv_dtype_of(const CommonOptions& o) { return o.kv_dtype == "bf16" ? DType::kBF16 : DType::kF32; }
-
-EngineOptions engine_options(const CommonOptions& o) {
-  if (o.dtype == "bf16") {
+DType dtype_of(const CommonOptions& o, const Machine& machine) {
+  if (o.dtype == "bf16" && !machine.on_cuda()) {
     fail(ErrorCode::kUnsupported,
          "--dtype bf16: activations are f32 on the CPU (weights keep the type they are stored in)");
   }
+  return machine.on_cuda() && o.dtype != "f32" ? DType::kBF16 : DType::kF32;
+}
+
+DType kv_dtype_of(const CommonOptions& o, const Machine& machine) {
+  if (o.kv_dtype == "auto") return dtype_of(o, machine);
+  if (o.kv_dtype == "bf16") return DType::kBF16;
+  if (o.kv_dtype == "f32") return DType::kF32;
+  if (!machine.on_cuda()) fail(ErrorCode::kUnsupported, "--kv-dtype fp8: the CPU has f32 and bf16 caches");
+  return DType::kF8E4M3;
+}
+
+EngineOptions engine_options(const CommonOptions& o, const Machine& machine) {
   EngineOptions options;
+  options.dtype = dtype_of(o, machine);
+  options.kv_dtype = kv_dtype_of(o, machine);
   options.context = o.context;
-  options.kv_dtype = kv_dtype_of(o);
   options.memory_limit = o.memory_limit;
+  if (machine.on_cuda()) {
+    options.chunk = 4096;     // where the weights' products are bound by arithmetic
+    options.block_size = 64;  // whole lines of the cache for the copy engines, short block tables
+  }
   return options;
+}
+
+Workplace::Workplace(const Machine& machine, ThreadPool& pool, CpuIsa isa) {
+  if (machine.on_cuda()) {
+    use_cuda_device(machine.ordinal);
+    stream = Stream::create();
+    ctx = Context(machine.ordinal, stream.get());
+  }
+  ctx.pool = &pool;
+  ctx.isa = isa;
+}
+
+namespace {
+
+// The plan of an engine on a GPU, before anything is there; forms: the weights.
+MemoryPlan plan_on_device(const Config& config, const WeightForms& forms, const EngineOptions& options,
+                          const Machine& machine) {
+  use_cuda_device(machine.ordinal);
+  RunShape shape;
+  shape.context = options.context > 0 ? options.context : config.max_position_embeddings;
+  shape.sequences = 1;  // an engine holds at least one sequence of full length
+  shape.logits_rows = options.max_sequences;
+  shape.chunk = std::max(options.chunk, options.max_sequences);
+  shape.images = 4;
+  shape.kv_dtype = options.kv_dtype;
+  shape.block_size = options.block_size;
+  shape.place = {DeviceKind::kCuda, options.dtype};
+  const std::uint64_t limit = options.memory_limit > 0 ? options.memory_limit : cuda_free_memory();
+  MemoryPlan plan = plan_memory(config, 0, forms.total(), shape, limit);
+  plan.forms = forms;
+  return plan;
+}
+
+// Whether experts are to be unpacked beside their stored form. Error kOutOfMemory when the weights cannot fit at all.
+bool choose_expansion(const Config& config, WeightForms forms, const CommonOptions& o, const EngineOptions& options,
+                      const Machine& machine) {
+  const Log log = make_log(o);
+  EngineOptions least = options;
+  least.chunk = std::min<std::int64_t>(options.chunk, 512);
+  if (least.context == 0) least.context = std::min<std::int64_t>(1024, config.max_position_embeddings);
+  require_fits(plan_on_device(config, forms, least, machine));
+  MemoryPlan plan = plan_on_device(config, forms, options, machine);
+  bool expand = false;
+  if (config.mxfp4_experts && o.experts != "mxfp4" && options.dtype == DType::kBF16) {
+    MemoryPlan larger = plan;
+    larger.forms.expanded = expanded_expert_bytes(config);
+    larger.weights_owned += larger.forms.expanded;
+    if (o.experts == "bf16") require_fits(larger);
+    expand = o.experts == "bf16" || larger.total() <= larger.limit;
+    if (expand) plan = larger;
+  }
+  log.info("memory of {}, planned for one sequence of {} positions:\n{}", machine.name(),
+           options.context > 0 ? options.context : config.max_position_embeddings, plan.str());
+  return expand;
+}
+
+constexpr double kLongLoad = 2e9;  // bytes below which a bar would only flicker
+
+}  // namespace
+
+Model place_model(Model host, const CommonOptions& o, const EngineOptions& options, const Machine& machine,
+                  ThreadPool& pool) {
+  if (!machine.on_cuda()) return host;
+  const WeightForms forms = weight_forms(host.config, host.weights);
+  DeviceOptions device{machine.ordinal, choose_expansion(host.config, forms, o, options, machine), {}};
+  const auto total = static_cast<double>(device_weight_bytes(host.config, host.weights));
+  CommonOptions quiet = o;
+  quiet.quiet = o.quiet || total < kLongLoad;
+  Progress progress("loading", total, Progress::Unit::kBytes, quiet);
+  device.progress = [&](std::uint64_t done, std::uint64_t) { progress.update(static_cast<double>(done)); };
+  return to_device(std::move(host), device, pool);
+}
+
+Model place_random_model(const Config& config, std::uint64_t seed, const CommonOptions& o, const EngineOptions& options,
+                         const Machine& machine, ThreadPool& pool) {
+  if (!machine.on_cuda()) return random_model(config, seed, pool);
+  const bool expand = choose_expansion(config, weight_forms(config), o, options, machine);
+  return random_device_model(config, seed, {machine.ordinal, expand, {}});
 }
 
 Log make_log(const CommonOptions& o) {
@@ -211,15 +331,16 @@ Config load_config(const std::filesystem::path& folder, const Log& log) {
 }
 
 Session open_session(const CommonOptions& o, const Program& program, std::int64_t max_sequences) {
-  check_device(o);
-  EngineOptions options = engine_options(o);
+  const Machine machine = choose_machine(o);
+  EngineOptions options = engine_options(o, machine);
   options.max_sequences = max_sequences;
   const CpuIsa isa = choose_isa(o);
   const Log log = make_log(o);
   Session session;
   session.pool = std::make_unique<ThreadPool>(o.threads);
   session.package = std::make_unique<ModelPackage>(load_package(resolve_model(o.model, program), *session.pool, log));
-  const ModelPackage& package = *session.package;
+  ModelPackage& package = *session.package;
+  package.model = place_model(std::move(package.model), o, options, machine, *session.pool);
   session.engine =
       std::make_unique<Engine>(package.model, &package.tokenizer, package.stop_ids, options, *session.pool, log);
   session.engine->context().isa = isa;

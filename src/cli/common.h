@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "engine/engine.h"
 #include "engine/model_package.h"
+#include "tensor/device.h"
 
 namespace gov::cli {
 
@@ -22,7 +23,8 @@ struct CommonOptions {
   std::string isa = "auto";      // auto, baseline, avx2, avx512
   int threads = 0;               // 0: one per usable core
   std::string dtype = "auto";    // of activations
-  std::string kv_dtype = "f32";  // f32, bf16
+  std::string kv_dtype = "auto";  // auto, f32, bf16, fp8
+  std::string experts = "auto";   // on a GPU: auto, mxfp4, bf16
   std::int64_t context = 0;      // 0: what the model has and memory allows
   std::uint64_t memory_limit = 0;
   bool json = false, quiet = false, verbose = false;
@@ -30,7 +32,8 @@ struct CommonOptions {
 
 void add_model_option(CLI::App& app, CommonOptions& o);
 void add_machine_options(CLI::App& app, CommonOptions& o);  // --device --isa --threads
-void add_memory_options(CLI::App& app, CommonOptions& o);   // --dtype --kv-dtype --context --memory-limit
+void add_type_options(CLI::App& app, CommonOptions& o);     // --dtype --kv-dtype --experts
+void add_memory_options(CLI::App& app, CommonOptions& o);   // those, --context --memory-limit
 void add_output_options(CLI::App& app, CommonOptions& o);   // --json --quiet --verbose
 
 // An option that takes exactly one value each time it is given; the texts are kept as typed, even "" and "[a]".
@@ -47,11 +50,36 @@ std::filesystem::path resolve_model(const std::string& given, const Program& pro
 // models/nano beside the executable (../share/gpt-oss-vision) or in the source tree of this build; empty if in neither.
 std::filesystem::path find_nano(const Program& program);
 
-// Error kUnsupported when this build or machine lacks what is asked for.
-void check_device(const CommonOptions& o);
+// What the model runs on: with auto a GPU if this build and machine have one.
+struct Machine {
+  DeviceKind device = DeviceKind::kCpu;
+  int ordinal = 0;
+  bool on_cuda() const { return device == DeviceKind::kCuda; }
+  std::string name() const;  // of the processor or the GPU
+};
+// Error kUnsupported or kDevice when this build or machine lacks what is asked for.
+Machine choose_machine(const CommonOptions& o);
 CpuIsa choose_isa(const CommonOptions& o);
-DType kv_dtype_of(const CommonOptions& o);
-EngineOptions engine_options(const CommonOptions& o);
+// Types of activations and of the cache: F32 on the CPU; on a GPU BF16, and an F32 cache for F32 activations. Error
+// kUnsupported for what the machine cannot do.
+DType dtype_of(const CommonOptions& o, const Machine& machine);
+DType kv_dtype_of(const CommonOptions& o, const Machine& machine);
+EngineOptions engine_options(const CommonOptions& o, const Machine& machine);
+
+// A context on the machine, with the stream that it needs there.
+struct Workplace {
+  Workplace(const Machine& machine, ThreadPool& pool, CpuIsa isa);
+  Stream stream;
+  Context ctx;
+};
+
+// Moves a loaded model to the machine: plans the memory for engines of these options, notes the plan, decides on the form of
+// the experts, and shows the progress. On the CPU the model stays as it is.
+Model place_model(Model host, const CommonOptions& o, const EngineOptions& options, const Machine& machine,
+                  ThreadPool& pool);
+// The same for random weights of a configuration.
+Model place_random_model(const Config& config, std::uint64_t seed, const CommonOptions& o, const EngineOptions& options,
+                         const Machine& machine, ThreadPool& pool);
 // Warnings to stderr unless quiet, notes too if verbose.
 Log make_log(const CommonOptions& o);
 

@@ -102,6 +102,7 @@ void add_forward(CLI::App& debug, Program& program) {
   };
   count("--generate", o->generate, "Tokens generated greedily, end tokens ignored; 0 = none");
   count("--generate-prompt", o->generate_prompt, "Text tokens of each row to generate from");
+  add_type_options(app, o->common);
   add_machine_options(app, o->common);
   add_output_options(app, o->common);
   app.footer(

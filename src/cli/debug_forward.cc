@@ -81,22 +81,42 @@ Inputs read_inputs(const std::string& path, const Config& config) {
   return in;
 }
 
+// F32 values in memory of their own where the context computes.
+struct Rows {
+  Buffer memory;
+  Tensor t;
+};
+
+Rows make_rows(const Context& ctx, Shape shape, std::string_view name) {
+  Rows rows{Buffer(static_cast<std::size_t>(shape.elements()) * sizeof(float), ctx.device, name), {}};
+  rows.t = Tensor(rows.memory.data(), DType::kF32, shape, name, ctx.device);
+  return rows;
+}
+
+std::vector<float> to_host(const Context& ctx, const Tensor& t) {
+  std::vector<float> values(static_cast<std::size_t>(t.elements()));
+  copy_bytes(values.data(), DeviceKind::kCpu, t.data, t.device, t.bytes(), ctx.stream);
+  if (ctx.on_cuda()) synchronize(ctx.stream);
+  return values;
+}
+
 // The image rows [B * n, H], empty without pictures.
-std::vector<float> encode(Context& ctx, const Model& model, Inputs& in, Results& results) {
+Rows encode(Context& ctx, const Model& model, DType dtype, const Inputs& in, Results& results) {
   if (in.pixels.empty()) return {};
   const Config& c = model.config;
   const std::int64_t side = c.vision.image_size, n = c.vision.tokens();
-  VisionActivations acts(c, in.batch);
-  std::vector<float> rows(static_cast<std::size_t>(in.batch * n * c.hidden_size));
-  encode_images(ctx, model, Tensor::of(in.pixels.data(), Shape{in.batch, 3, side, side}, "pixel_values"), acts,
-                Tensor::of(rows.data(), Shape{in.batch * n, c.hidden_size}, "vision_embeds"));
-  put_result<float>(results, "vision_embeds", Shape{in.batch, n, c.hidden_size}, rows);
+  VisionActivations acts(c, in.batch, {ctx.device, dtype});
+  const Rows pixels = make_rows(ctx, {in.batch, 3, side, side}, "pixel_values");
+  copy_bytes(pixels.t.data, ctx.device, in.pixels.data(), DeviceKind::kCpu, pixels.t.bytes(), ctx.stream);
+  Rows rows = make_rows(ctx, {in.batch * n, c.hidden_size}, "vision_embeds");
+  encode_images(ctx, model, pixels.t, acts, rows.t);
+  put_result<float>(results, "vision_embeds", Shape{in.batch, n, c.hidden_size}, to_host(ctx, rows.t));
   return rows;
 }
 
 // Fills `builder` with all rows: per sequence its image rows, then its text. Every sequence has its own run of blocks.
-void build_batch(BatchBuilder& builder, const Inputs& in, const std::vector<float>& image_rows, const KvCacheSpec& spec,
-                 std::int64_t rows, std::int64_t hidden) {
+void build_batch(BatchBuilder& builder, const Inputs& in, const float* image_rows, const KvCacheSpec& spec, std::int64_t rows,
+                 std::int64_t hidden) {
   const std::int64_t image = rows - in.text, blocks = full_blocks_needed(spec, rows);
   builder.clear(blocks);
   for (std::int64_t b = 0; b < in.batch; ++b) {
@@ -105,10 +125,10 @@ void build_batch(BatchBuilder& builder, const Inputs& in, const std::vector<floa
     builder.begin_sequence(static_cast<std::int32_t>(rows), table, table);
     for (std::int64_t s = 0; s < rows; ++s) {
       const std::int64_t slot = b * blocks * spec.block_size + s;
-      const float* image_row = s < image ? image_rows.data() + (b * image + s) * hidden : nullptr;
+      const float* image_row = s < image ? image_rows + (b * image + s) * hidden : nullptr;
       const std::int32_t token =
           s < image ? 0 : static_cast<std::int32_t>(in.ids[static_cast<std::size_t>(b * in.text + s - image)]);
-      builder.add_row(token, static_cast<std::int32_t>(s), slot, slot, image_row, hidden);
+      builder.add_row(token, static_cast<std::int32_t>(s), slot, slot, image_row);
       builder.want_logits();
     }
   }
@@ -127,22 +147,30 @@ void record(Results& results, std::string_view name, const Tensor& value, std::i
   }
 }
 
-void run_model(Context& ctx, const Model& model, Inputs& in, Results& results) {
+void run_model(Context& ctx, const Model& model, const EngineOptions& types, const Inputs& in, Results& results) {
   const Config& c = model.config;
-  const std::vector<float> image_rows = encode(ctx, model, in, results);
+  const Rows image_rows = encode(ctx, model, types.dtype, in, results);
   const std::int64_t rows = in.text + (in.pixels.empty() ? 0 : c.vision.tokens());
   KvCacheSpec spec;
-  spec.full_blocks = spec.sliding_blocks = in.batch * full_blocks_needed(spec, rows);
-  const KvCache cache(c, spec);
-  Activations acts(c, in.batch * rows, in.batch * rows);
+  spec.block_size = types.block_size;
+  spec.dtype = types.kv_dtype;
+  const std::int64_t blocks = full_blocks_needed(spec, rows);
+  spec.full_blocks = spec.sliding_blocks = in.batch * blocks;
+  const KvCache cache(c, spec, ctx.device);
+  Activations acts(c, in.batch * rows, in.batch * rows, {ctx.device, types.dtype});
   BatchBuilder builder;
-  build_batch(builder, in, image_rows, spec, rows, c.hidden_size);
+  build_batch(builder, in, static_cast<const float*>(image_rows.memory.data()), spec, rows, c.hidden_size);
   ctx.trace = [&](std::string_view name, const Tensor& value) { record(results, name, value, in.batch, rows); };
-  forward(ctx, model, builder.view(c.hidden_size), cache, acts);
+  if (ctx.on_cuda()) {
+    BatchUploader uploader(in.batch * rows, in.batch, blocks, c.hidden_size);
+    forward(ctx, model, uploader.upload(builder, ctx.stream), cache, acts);
+    synchronize(ctx.stream);
+  } else {
+    forward(ctx, model, builder.view(c.hidden_size), cache, acts);
+  }
   ctx.trace = {};
-  const std::span<const float> logits(acts.logits.as<float>(),
-                                      static_cast<std::size_t>(in.batch * rows * c.vocab_size));
-  put_result<float>(results, "logits", Shape{in.batch, rows, c.vocab_size}, logits);
+  put_result<float>(results, "logits", Shape{in.batch, rows, c.vocab_size},
+                    to_host(ctx, acts.logits.slice(0, in.batch * rows)));
 }
 
 const Result& find(const Results& results, const std::string& name) {
@@ -151,6 +179,7 @@ const Result& find(const Results& results, const std::string& name) {
   return found->second;
 }
 
+// ctx: of the CPU, where the traced values are.
 void add_losses(Context& ctx, const Model& model, const Inputs& in, Results& results) {
   const Config& c = model.config;
   const Result& logits = find(results, "logits");
@@ -169,12 +198,11 @@ void add_losses(Context& ctx, const Model& model, const Inputs& in, Results& res
 }
 
 // Greedy continuations of the first text tokens of every row, through the engine, as a user would get them.
-void add_generated(const DebugForwardOptions& o, const Model& model, const Inputs& in, ThreadPool& pool, CpuIsa isa,
-                   Results& results) {
+void add_generated(const DebugForwardOptions& o, const Model& model, EngineOptions options, const Inputs& in,
+                   ThreadPool& pool, CpuIsa isa, Results& results) {
   if (o.generate == 0) return;
   const Config& c = model.config;
   const std::int64_t prompt = std::min(o.generate_prompt, in.text);
-  EngineOptions options;
   options.context = prompt + o.generate + (in.pixels.empty() ? 0 : c.vision.tokens()) + 1;
   options.max_sequences = in.batch;
   Engine engine(model, nullptr, {}, options, pool);
@@ -213,19 +241,20 @@ void write_results(const std::string& path, const Results& results) {
 }  // namespace
 
 int run_debug_forward(const Program& program, const DebugForwardOptions& o) {
-  check_device(o.common);
+  const Machine machine = choose_machine(o.common);
+  const EngineOptions options = engine_options(o.common, machine);
   ThreadPool pool(o.common.threads);
-  const Model model = load_model(resolve_model(o.common.model, program), pool, make_log(o.common));
-  Inputs in = read_inputs(o.inputs, model.config);
-  Context ctx;
-  ctx.pool = &pool;
-  ctx.isa = choose_isa(o.common);
-  ctx.cancel = program.cancel;
+  const Model model =
+      place_model(load_model(resolve_model(o.common.model, program), pool, make_log(o.common)), o.common, options,
+                  machine, pool);
+  const Inputs in = read_inputs(o.inputs, model.config);
+  Workplace place(machine, pool, choose_isa(o.common)), host({}, pool, choose_isa(o.common));
+  place.ctx.cancel = program.cancel;
   Results results;
-  run_model(ctx, model, in, results);
+  run_model(place.ctx, model, options, in, results);
   put_result<float>(results, "inv_freq", Shape{static_cast<std::int64_t>(model.inv_freq.size())}, model.inv_freq);
-  add_losses(ctx, model, in, results);
-  add_generated(o, model, in, pool, ctx.isa, results);
+  add_losses(host.ctx, model, in, results);
+  add_generated(o, model, options, in, pool, host.ctx.isa, results);
   write_results(o.output, results);
   return 0;
 }

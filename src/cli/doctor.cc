@@ -41,7 +41,26 @@ std::string first_line(const char* file_name) {
   return line.empty() ? "none" : line;
 }
 
-void look_at_machine(std::vector<Finding>& findings, const DoctorOptions& o, ThreadPool& pool) {
+void look_at_gpus(std::vector<Finding>& findings) {
+  if (!built_with_cuda()) {
+    findings.push_back({"CUDA", "not built in"});
+    return;
+  }
+  const int count = cuda_device_count();
+  if (count == 0) findings.push_back({"CUDA", "built in, but there is no GPU or no driver"});
+  for (int i = 0; i < count; ++i) {
+    const DeviceInfo& gpu = cuda_device_info(i);
+    use_cuda_device(i);
+    findings.push_back({fmt::format("GPU {}", i),
+                        fmt::format("{}, compute capability {}.{}, {} multiprocessors, {} free of {}, driver {}.{}",
+                                    gpu.name, gpu.capability / 10, gpu.capability % 10, gpu.multiprocessors,
+                                    human_bytes(static_cast<double>(cuda_free_memory())),
+                                    human_bytes(static_cast<double>(gpu.total_memory)), gpu.driver_version / 1000,
+                                    gpu.driver_version % 1000 / 10)});
+  }
+}
+
+void look_at_machine(std::vector<Finding>& findings, const DoctorOptions& o, const Machine& machine, ThreadPool& pool) {
   const CpuInfo& cpu = cpu_info();
   findings.push_back({"processor", cpu.model});
   findings.push_back(
@@ -53,7 +72,7 @@ void look_at_machine(std::vector<Finding>& findings, const DoctorOptions& o, Thr
                                             human_bytes(static_cast<double>(total_memory())))});
   findings.push_back({"control group", fmt::format("memory.max {}, cpu.max {}", first_line("/sys/fs/cgroup/memory.max"),
                                                    first_line("/sys/fs/cgroup/cpu.max"))});
-  findings.push_back({"CUDA", "not built in"});
+  look_at_gpus(findings);
   findings.push_back({"picture decoders", image_libraries()});
   if (!o.quick) {
     const ops::DeviceLimits limits = ops::measure_device_limits(pool, choose_isa(o.common));
@@ -61,12 +80,20 @@ void look_at_machine(std::vector<Finding>& findings, const DoctorOptions& o, Thr
         {"measured limits",
          fmt::format("read {:.1f} GB/s, f32 multiply-add {:.0f} GFLOP/s", limits.read_gbps, limits.fma_gflops),
          limits.read_gbps > 0 && limits.fma_gflops > 0});
+    if (machine.on_cuda()) {
+      Workplace place(machine, pool, choose_isa(o.common));
+      const ops::DeviceLimits gpu = ops::measure_cuda_limits(place.ctx);
+      findings.push_back({"measured limits of the GPU",
+                          fmt::format("read {:.0f} GB/s, copy {:.0f} GB/s, bf16 products {:.0f} TFLOP/s", gpu.read_gbps,
+                                      gpu.copy_gbps, gpu.fma_gflops / 1e3),
+                          gpu.read_gbps > 0 && gpu.fma_gflops > 0});
+    }
   }
 }
 
-void test_ops(std::vector<Finding>& findings, ThreadPool& pool) {
-  for (const SelfTestResult& result : self_test(pool)) {
-    const std::string name = fmt::format("op {} ({})", result.op, cpu_isa_name(result.isa));
+void test_ops(std::vector<Finding>& findings, const Machine& machine, ThreadPool& pool) {
+  for (const SelfTestResult& result : self_test(pool, machine)) {
+    const std::string name = fmt::format("op {} ({})", result.op, result.where);
     if (!result.message.empty()) findings.push_back({name, result.message, false});
     else findings.push_back({name, fmt::format("differs from the reference by {:.1e}", result.error), result.ok});
   }
@@ -91,7 +118,7 @@ std::string answer_of(Session& session, const std::filesystem::path& picture, co
   return generate(*session.engine, std::move(requests)).front().choices.front().text;
 }
 
-void test_nano(std::vector<Finding>& findings, const DoctorOptions& o, const Program& program) {
+void test_nano(std::vector<Finding>& findings, const DoctorOptions& o, const Machine& machine, const Program& program) {
   const auto nano = find_nano(program);
   if (nano.empty()) {
     findings.push_back({"embedded model", "not installed", false});
@@ -103,7 +130,8 @@ void test_nano(std::vector<Finding>& findings, const DoctorOptions& o, const Pro
     options.model = nano.string();
     Session session = open_session(options, program, 1);
     const std::string answer = answer_of(session, nano / kKnownPicture, program);
-    findings.push_back({"nano, picture of a dog", answer, answer == kKnownAnswer});
+    findings.push_back({fmt::format("nano, picture of a dog ({})", machine.on_cuda() ? "cuda" : "cpu"), answer,
+                        answer == kKnownAnswer});
   } catch (const Error& error) {
     findings.push_back({"nano, picture of a dog", error.what(), false});
   }
@@ -130,14 +158,14 @@ void print_findings(const std::vector<Finding>& findings, bool ok, bool json_wan
 }
 
 int run_doctor(const Program& program, const DoctorOptions& o) {
-  check_device(o.common);
+  const Machine machine = choose_machine(o.common);
   std::vector<Finding> findings;
   {
     ThreadPool pool(o.common.threads);
-    look_at_machine(findings, o, pool);
-    test_ops(findings, pool);
+    look_at_machine(findings, o, machine, pool);
+    test_ops(findings, machine, pool);
   }
-  test_nano(findings, o, program);
+  test_nano(findings, o, machine, program);
   bool ok = true;
   for (const Finding& finding : findings) ok = ok && finding.ok;
   print_findings(findings, ok, o.common.json);

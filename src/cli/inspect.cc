@@ -41,6 +41,7 @@ struct Report {
   std::size_t disk_tensors = 0, disk_files = 0;
   std::map<std::string, std::uint64_t> disk_by_dtype;
   std::int64_t context = 0;
+  DType kv_dtype = DType::kF32;
   MemoryPlan plan;
   std::vector<Layer> layers;
   bool has_chat_template = false;
@@ -93,9 +94,9 @@ std::string position_name(PositionKind kind) {
   return "";
 }
 
-void plan_layers(Report& report, const InspectOptions& o) {
+void plan_layers(Report& report) {
   const Config& c = report.config;
-  const auto element = static_cast<std::int64_t>(dtype_size(kv_dtype_of(o.common)));
+  const auto element = static_cast<std::int64_t>(dtype_size(report.kv_dtype));
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const bool sliding = c.is_sliding(i);
     const std::int64_t keys = sliding ? std::min(report.context, c.sliding_window) : report.context;
@@ -131,12 +132,22 @@ Report make_report(const InspectOptions& o, const Program& program) {
   RunShape shape;
   shape.context = report.context;
   shape.sequences = o.sequences;
-  shape.kv_dtype = kv_dtype_of(o.common);
-  // Unquantised experts are transposed into memory of our own when they are loaded.
-  const std::uint64_t owned = c.mxfp4_experts ? 0 : report.stored_by_part[static_cast<int>(Part::kExperts)];
-  const std::uint64_t limit = o.common.memory_limit > 0 ? o.common.memory_limit : available_memory();
+  const Machine machine = choose_machine(o.common);
+  const EngineOptions options = engine_options(o.common, machine);
+  shape.kv_dtype = report.kv_dtype = options.kv_dtype;
+  shape.chunk = options.chunk;
+  shape.block_size = options.block_size;
+  shape.place = {machine.device, options.dtype};
+  // Unquantised experts are transposed into memory of our own when they are loaded; a GPU gets everything.
+  const std::uint64_t owned = machine.on_cuda()  ? report.stored_bytes
+                              : c.mxfp4_experts ? 0
+                                                : report.stored_by_part[static_cast<int>(Part::kExperts)];
+  if (machine.on_cuda()) use_cuda_device(machine.ordinal);
+  const std::uint64_t available = machine.on_cuda() ? cuda_free_memory() : available_memory();
+  const std::uint64_t limit = o.common.memory_limit > 0 ? o.common.memory_limit : available;
   report.plan = plan_memory(c, report.stored_bytes - owned, owned, shape, limit);
-  plan_layers(report, o);
+  report.plan.forms = weight_forms(c);
+  plan_layers(report);
   return report;
 }
 
@@ -163,9 +174,10 @@ void print_json(const Report& r, const InspectOptions& o) {
       .begin_object()
       .field("context", r.context)
       .field("sequences", o.sequences)
-      .field("kv_dtype", o.common.kv_dtype);
+      .field("kv_dtype", dtype_name(r.kv_dtype));
   json.field("weights_mapped", r.plan.weights_mapped).field("weights_owned", r.plan.weights_owned);
   json.field("kv_cache", r.plan.kv_cache).field("activations", r.plan.activations).field("workspace", r.plan.workspace);
+  if (r.plan.device != DeviceKind::kCpu) json.field("reserve", r.plan.reserve);
   json.field("total", r.plan.total()).field("limit", r.plan.limit).end_object();
   json.key("layers").begin_array();
   for (const Layer& layer : r.layers) {
@@ -212,7 +224,7 @@ void print_text(const Report& r, const InspectOptions& o) {
     if (r.has_chat_template) out += "chat template: present (never executed)\n";
   }
   out += fmt::format("\nmemory for {} sequence{} of {} positions, cache in {}\n{}", o.sequences,
-                     o.sequences == 1 ? "" : "s", r.context, o.common.kv_dtype, r.plan.str());
+                     o.sequences == 1 ? "" : "s", r.context, dtype_name(r.kv_dtype), r.plan.str());
   Table layers({"layer", "attention", "position", "cache"});
   for (std::size_t i = 0; i < r.layers.size(); ++i) {
     layers.add({std::to_string(i), r.layers[i].attention, r.layers[i].position,
@@ -246,10 +258,11 @@ void add_inspect(CLI::App& root, Program& program) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{4096}))
       ->type_name("N")
       ->capture_default_str();
-  app.add_option("--kv-dtype", o->common.kv_dtype, "Type of cached keys and values: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("TYPE")
+  o->common.device = "cpu";
+  app.add_option("--device", o->common.device, "Whose memory to plan: auto, cpu or cuda[:N]")
+      ->type_name("NAME")
       ->capture_default_str();
+  add_type_options(app, o->common);
   add_size(app, "--memory-limit", o->common.memory_limit, "Compare the plan with this much memory, e.g. 24GiB");
   add_output_options(app, o->common);
   app.footer(kExamples);

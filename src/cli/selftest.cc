@@ -16,32 +16,38 @@ double relative_distance(const std::vector<float>& a, const std::vector<double>&
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
+SelfTestResult run_case(const OpCase& op, Context& ctx, std::string where, double tolerance) {
+  SelfTestResult result;
+  result.op = op.name;
+  result.where = std::move(where);
+  try {
+    const auto [values, expected] = op.run(ctx);
+    result.error = relative_distance(values, expected);
+    bool finite = !values.empty();
+    for (const float value : values) finite = finite && std::isfinite(value);
+    if (!finite) result.message = "not finite";
+    result.ok = finite && result.error <= tolerance;
+  } catch (const Error& error) {
+    result.message = error.what();
+  }
+  return result;
+}
+
 }  // namespace
 
-std::vector<SelfTestResult> self_test(ThreadPool& pool) {
+std::vector<SelfTestResult> self_test(ThreadPool& pool, const Machine& machine) {
   std::vector<SelfTestResult> results;
   for (const OpCase& op : op_cases()) {
     Context ctx;
     ctx.pool = &pool;
-    ctx.isa = CpuIsa::kBaseline;
     for (const CpuIsa isa : {CpuIsa::kBaseline, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
       if (isa > cpu_info().best) break;
-      SelfTestResult result;
-      result.op = op.name;
-      result.isa = isa;
       ctx.isa = isa;
-      try {
-        const auto [values, expected] = op.run(ctx);
-        result.error = relative_distance(values, expected);
-        bool finite = !values.empty();
-        for (const float value : values) finite = finite && std::isfinite(value);
-        if (!finite) result.message = "not finite";
-        result.ok = finite && result.error <= kSelfTestTolerance;
-      } catch (const Error& error) {
-        result.message = error.what();
-      }
-      results.push_back(std::move(result));
+      results.push_back(run_case(op, ctx, cpu_isa_name(isa), kSelfTestTolerance));
     }
+    if (!machine.on_cuda()) continue;
+    Workplace place(machine, pool, cpu_info().best);
+    results.push_back(run_case(op, place.ctx, "cuda", kCudaTolerance));
   }
   return results;
 }

@@ -10,14 +10,31 @@
 #include "cli/selftest.h"
 #include "ops/reference/math.h"
 #include "ops/reference/sample.h"
+#include "tensor/device.h"
 
 namespace gov::cli {
 namespace {
 
-// A tensor with its own memory.
+// A tensor with its own memory on the host and, once an op of a GPU asked for it, a copy there.
 struct Owned {
-  std::shared_ptr<Buffer> memory;
-  Tensor t;
+  std::shared_ptr<Buffer> memory, twin = std::make_shared<Buffer>();
+  Tensor t;  // on the host
+
+  // Where the context computes.
+  Tensor on(const Context& ctx) const {
+    if (!ctx.on_cuda()) return t;
+    if (!twin->data()) {
+      *twin = Buffer(t.bytes(), ctx.device, "self-test");
+      copy_bytes(twin->data(), ctx.device, t.data, t.device, t.bytes(), ctx.stream);
+    }
+    return Tensor(twin->data(), t.dtype, t.shape, t.name, ctx.device);
+  }
+  // What ops made of it, back on the host.
+  void fetch(const Context& ctx) const {
+    if (!twin->data()) return;
+    copy_bytes(t.data, t.device, twin->data(), ctx.device, t.bytes(), ctx.stream);
+    synchronize(ctx.stream);
+  }
 };
 
 Owned make(DType dtype, Shape shape, std::string_view name) {
@@ -53,7 +70,8 @@ Owned zeros(Shape shape, std::string_view name, DType dtype = DType::kF32) {
   return o;
 }
 
-std::vector<float> values(const Owned& o) {
+std::vector<float> values(const Context& ctx, const Owned& o) {
+  o.fetch(ctx);
   std::vector<float> out;
   for (std::int64_t i = 0; i < o.t.elements(); ++i) {
     out.push_back(o.t.dtype == DType::kI32 ? static_cast<float>(o.t.as<std::int32_t>()[i]) : o.t.as<float>()[i]);
@@ -82,16 +100,16 @@ OpRun run_linear(Context& ctx, DType dtype) {
   const Owned x = random({5, 101}, 1, "x"), w = random({67, 101}, 2, "weight", dtype, 0.1f),
               b = random({67}, 3, "bias", dtype);
   const Owned out = make(DType::kF32, {5, 67}, "out");
-  ops::linear(ctx, x.t, w.t, b.t, out.t);
-  return {values(out), reference::linear(wide(x), wide(w), wide(b), 101)};
+  ops::linear(ctx, x.on(ctx), w.on(ctx), b.on(ctx), out.on(ctx));
+  return {values(ctx, out), reference::linear(wide(x), wide(w), wide(b), 101)};
 }
 
 OpRun run_norm(Context& ctx, bool layer) {
   const Owned x = random({5, 101}, 1, "x"), w = random({101}, 2, "weight"), b = random({101}, 3, "bias");
   const Owned out = make(DType::kF32, {5, 101}, "out");
-  if (layer) ops::layer_norm(ctx, x.t, w.t, b.t, 1e-5f, out.t);
-  else ops::rms_norm(ctx, x.t, w.t, 1e-5f, out.t);
-  return {values(out),
+  if (layer) ops::layer_norm(ctx, x.on(ctx), w.on(ctx), b.on(ctx), 1e-5f, out.on(ctx));
+  else ops::rms_norm(ctx, x.on(ctx), w.on(ctx), 1e-5f, out.on(ctx));
+  return {values(ctx, out),
           layer ? reference::layer_norm(wide(x), wide(w), wide(b), 1e-5) : reference::rms_norm(wide(x), wide(w), 1e-5)};
 }
 
@@ -102,9 +120,9 @@ OpRun run_rope(Context& ctx) {
               x = random({5, 3, 8}, 1, "x");
   const auto table = reference::rope_table({0, 1, 77, 4097, 131071}, wide(frequencies), 1.3465736f);
   const Reals expected = reference::rope(wide(x), table.cos, table.sin, 3, 8);
-  ops::rope_table(ctx, positions.t, frequencies.t, 1.3465736f, cos.t, sin.t);
-  ops::rope(ctx, cos.t, sin.t, x.t);
-  return {values(x), expected};
+  ops::rope_table(ctx, positions.on(ctx), frequencies.on(ctx), 1.3465736f, cos.on(ctx), sin.on(ctx));
+  ops::rope(ctx, cos.on(ctx), sin.on(ctx), x.on(ctx));
+  return {values(ctx, x), expected};
 }
 
 // Two sequences of 70 and 33 keys in a paged cache of 8 rows a block, 2 key heads, 4 query heads, sinks, window 20.
@@ -123,18 +141,18 @@ OpRun run_paged_attention(Context& ctx, DType cache_dtype, int window) {
   const Owned bounds = list<std::int32_t>({0, 70, 103}, "cu_seqlens"),
               lengths = list<std::int32_t>({70, 33}, "kv_lens");
   const Owned sinks = random({4}, 4, "sinks"), out = make(DType::kF32, {kKeys, 4, 16}, "out");
-  ops::kv_append(ctx, k.t, v.t, slot_list.t, k_cache.t, v_cache.t);
+  ops::kv_append(ctx, k.on(ctx), v.on(ctx), slot_list.on(ctx), k_cache.on(ctx), v_cache.on(ctx));
   ops::AttentionArgs args;
-  args.q = q.t;
-  args.cu_seqlens = bounds.t;
-  args.kv_lens = lengths.t;
-  args.k_cache = k_cache.t;
-  args.v_cache = v_cache.t;
-  args.block_tables = table_list.t.view({2, 9});
-  args.sinks = sinks.t;
+  args.q = q.on(ctx);
+  args.cu_seqlens = bounds.on(ctx);
+  args.kv_lens = lengths.on(ctx);
+  args.k_cache = k_cache.on(ctx);
+  args.v_cache = v_cache.on(ctx);
+  args.block_tables = table_list.on(ctx).view({2, 9});
+  args.sinks = sinks.on(ctx);
   args.scale = 0.25f;
   args.window = window;
-  ops::attention(ctx, args, out.t);
+  ops::attention(ctx, args, out.on(ctx));
   Reals keys = wide(k), cached_values = wide(v), expected;
   if (cache_dtype == DType::kBF16) {
     for (double& x : keys) x = to_f32(to_bf16(static_cast<float>(x)));
@@ -146,7 +164,7 @@ OpRun run_paged_attention(Context& ctx, DType cache_dtype, int window) {
                                             rows_of(cached_values, begin, end, 32), wide(sinks), shape);
     expected.insert(expected.end(), part.begin(), part.end());
   }
-  return {values(out), expected};
+  return {values(ctx, out), expected};
 }
 
 OpRun run_plain_attention(Context& ctx) {
@@ -154,21 +172,21 @@ OpRun run_plain_attention(Context& ctx) {
   const Owned bounds = list<std::int32_t>({0, 17, 40}, "cu_seqlens"), lengths = list<std::int32_t>({17, 23}, "kv_lens");
   const Owned out = make(DType::kF32, {40, 3, 22}, "out");
   ops::AttentionArgs args;
-  args.q = q.t;
-  args.cu_seqlens = bounds.t;
-  args.kv_lens = lengths.t;
-  args.k = k.t;
-  args.v = v.t;
+  args.q = q.on(ctx);
+  args.cu_seqlens = bounds.on(ctx);
+  args.kv_lens = lengths.on(ctx);
+  args.k = k.on(ctx);
+  args.v = v.on(ctx);
   args.scale = 0.2f;
   args.causal = false;
-  ops::attention(ctx, args, out.t);
+  ops::attention(ctx, args, out.on(ctx));
   Reals expected;
   for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 17}, {17, 40}}) {
     const Reals part = reference::attention(rows_of(wide(q), begin, end, 66), rows_of(wide(k), begin, end, 66),
                                             rows_of(wide(v), begin, end, 66), {}, {3, 3, 22, 0.2f, false, 0});
     expected.insert(expected.end(), part.begin(), part.end());
   }
-  return {values(out), expected};
+  return {values(ctx, out), expected};
 }
 
 OpRun run_router(Context& ctx) {
@@ -178,10 +196,11 @@ OpRun run_router(Context& ctx) {
   for (int i = 0; i < 9; ++i) modality.t.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(i % 2);
   const Owned logits = make(DType::kF32, {9, 11}, "logits"), indices = make(DType::kI32, {9, 4}, "indices"),
               weights = make(DType::kF32, {9, 4}, "weights");
-  ops::router(ctx, x.t, w.t, b.t, vision.t, modality.t, logits.t, indices.t, weights.t);
-  std::vector<float> out = values(logits);
+  ops::router(ctx, x.on(ctx), w.on(ctx), b.on(ctx), vision.on(ctx), modality.on(ctx), logits.on(ctx), indices.on(ctx),
+              weights.on(ctx));
+  std::vector<float> out = values(ctx, logits);
   for (const Owned* part : {&indices, &weights}) {
-    const auto more = values(*part);
+    const auto more = values(ctx, *part);
     out.insert(out.end(), more.begin(), more.end());
   }
   const auto* kinds = modality.t.as<std::uint8_t>();
@@ -199,13 +218,13 @@ struct Experts {
   ops::ExpertProjection p;
 };
 
-Experts experts(std::int64_t in, std::int64_t out, bool mxfp4, std::uint64_t stream) {
+Experts experts(Context& ctx, std::int64_t in, std::int64_t out, bool mxfp4, std::uint64_t stream) {
   Experts e;
   e.bias = random({6, out}, stream, "bias");
-  e.p.bias = e.bias.t;
+  e.p.bias = e.bias.on(ctx);
   if (!mxfp4) {
     e.weight = random({6, out, in}, stream + 1, "weight", DType::kBF16, 0.1f);
-    e.p.weight = e.weight.t;
+    e.p.weight = e.weight.on(ctx);
     return e;
   }
   const Owned dense = random({6, out, in}, stream + 1, "weight", DType::kF32, 0.1f);
@@ -215,8 +234,8 @@ Experts experts(std::int64_t in, std::int64_t out, bool mxfp4, std::uint64_t str
     mxfp4_encode_block(dense.t.as<float>() + i * kMxfp4Block, e.blocks.t.as<std::uint8_t>() + i * kMxfp4BlockBytes,
                        e.scales.t.as<std::uint8_t>() + i);
   }
-  e.p.blocks = e.blocks.t;
-  e.p.scales = e.scales.t;
+  e.p.blocks = e.blocks.on(ctx);
+  e.p.scales = e.scales.on(ctx);
   return e;
 }
 
@@ -238,61 +257,61 @@ OpRun run_moe(Context& ctx, bool mxfp4) {
     indices.t.as<std::int32_t>()[2 * i] = i % 6;
     indices.t.as<std::int32_t>()[2 * i + 1] = (i * 5 + 1) % 6 == i % 6 ? (i + 2) % 6 : (i * 5 + 1) % 6;
   }
-  const Experts up = experts(96, 64, mxfp4, 10), down = experts(32, 96, mxfp4, 20);
+  const Experts up = experts(ctx, 96, 64, mxfp4, 10), down = experts(ctx, 32, 96, mxfp4, 20);
   Reals expected = wide(out);
   const reference::Experts<double> e{wide_weights(up), wide(up.bias), wide_weights(down), wide(down.bias), 6, 96, 32};
   const auto* chosen = indices.t.as<std::int32_t>();
   const Reals added =
       reference::moe(wide(x), std::vector<std::int32_t>(chosen, chosen + 14), wide(weights), e, 1.702f, 7);
   for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += added[i];
-  ops::moe(ctx, x.t, indices.t, weights.t, up.p, down.p, 1.702f, 7.f, out.t);
-  return {values(out), expected};
+  ops::moe(ctx, x.on(ctx), indices.on(ctx), weights.on(ctx), up.p, down.p, 1.702f, 7.f, out.on(ctx));
+  return {values(ctx, out), expected};
 }
 
 OpRun run_gelu(Context& ctx, ops::Gelu kind) {
   const Owned x = random({3, 101}, 1, "x", DType::kF32, 2.f), out = make(DType::kF32, {3, 101}, "out");
-  ops::gelu(ctx, x.t, kind, out.t);
-  return {values(out), reference::gelu(wide(x), static_cast<reference::Gelu>(kind))};
+  ops::gelu(ctx, x.on(ctx), kind, out.on(ctx));
+  return {values(ctx, out), reference::gelu(wide(x), static_cast<reference::Gelu>(kind))};
 }
 
 OpRun run_swiglu(Context& ctx) {
   const Owned h = random({3, 202}, 1, "h", DType::kF32, 4.f), out = make(DType::kF32, {3, 101}, "out");
-  ops::swiglu(ctx, h.t, 1.702f, 7.f, out.t);
-  return {values(out), reference::swiglu(wide(h), 1.702f, 7)};
+  ops::swiglu(ctx, h.on(ctx), 1.702f, 7.f, out.on(ctx));
+  return {values(ctx, out), reference::swiglu(wide(h), 1.702f, 7)};
 }
 
 OpRun run_rows(Context& ctx) {
   const Owned table = random({12, 101}, 1, "table", DType::kF16), ids = list<std::int32_t>({3, 0, 11, 3}, "ids");
   const Owned x = make(DType::kF32, {4, 101}, "x"), picked = make(DType::kF32, {2, 101}, "picked"),
               rows = list<std::int32_t>({1, 2}, "rows");
-  ops::embedding(ctx, table.t, ids.t, x.t);
-  ops::gather_rows(ctx, x.t, rows.t, picked.t);
+  ops::embedding(ctx, table.on(ctx), ids.on(ctx), x.on(ctx));
+  ops::gather_rows(ctx, x.on(ctx), rows.on(ctx), picked.on(ctx));
   const Owned added = random({2, 101}, 2, "x");
-  ops::add(ctx, added.t, picked.t);
-  ops::scatter_rows(ctx, picked.t, rows.t, x.t);
+  ops::add(ctx, added.on(ctx), picked.on(ctx));
+  ops::scatter_rows(ctx, picked.on(ctx), rows.on(ctx), x.on(ctx));
   Reals expected;
   for (const std::size_t id : {3, 0, 11, 3}) {
     const Reals row = rows_of(wide(table), id, id + 1, 101);
     expected.insert(expected.end(), row.begin(), row.end());
   }
   for (std::size_t i = 0; i < 202; ++i) expected[101 + i] += wide(added)[i];
-  return {values(x), expected};
+  return {values(ctx, x), expected};
 }
 
 OpRun run_patches(Context& ctx) {
   const Owned pixels = random({2, 3, 15, 16}, 1, "pixels"), w = random({33, 3, 5, 5}, 2, "weight", DType::kBF16, 0.2f),
               b = random({33}, 3, "bias");
   const Owned out = make(DType::kF32, {2, 9, 33}, "out");
-  ops::patch_embed(ctx, pixels.t, w.t, b.t, out.t);
-  return {values(out), reference::patch_embed(wide(pixels), wide(w), wide(b), {2, 3, 15, 16, 5, 33})};
+  ops::patch_embed(ctx, pixels.on(ctx), w.on(ctx), b.on(ctx), out.on(ctx));
+  return {values(ctx, out), reference::patch_embed(wide(pixels), wide(w), wide(b), {2, 3, 15, 16, 5, 33})};
 }
 
 OpRun run_cross_entropy(Context& ctx) {
   const Owned logits = random({4, 301}, 1, "logits", DType::kF32, 3.f),
               targets = list<std::int32_t>({0, 300, -1, 17}, "targets");
   const Owned losses = make(DType::kF32, {4}, "losses");
-  ops::cross_entropy(ctx, logits.t, targets.t, losses.t);
-  return {values(losses), reference::cross_entropy(wide(logits), {0, 300, -1, 17})};
+  ops::cross_entropy(ctx, logits.on(ctx), targets.on(ctx), losses.on(ctx));
+  return {values(ctx, losses), reference::cross_entropy(wide(logits), {0, 300, -1, 17})};
 }
 
 OpRun run_sample(Context& ctx) {
@@ -307,8 +326,8 @@ OpRun run_sample(Context& ctx) {
     rows[i].top_logprobs = 3;
   }
   std::vector<ops::SampleResult> results(6);
-  const std::vector<float> raw = values(logits);  // the op uses the tensor as scratch
-  ops::sample(ctx, logits.t, rows, results);
+  const std::vector<float> raw = values(ctx, logits);  // the op uses the tensor as scratch
+  ops::sample(ctx, logits.on(ctx), rows, results);
   // A greedy row gives the largest logit; a drawn token must be one that the filters leave; both give its probability.
   std::vector<float> out;
   Reals expected;

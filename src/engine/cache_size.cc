@@ -4,7 +4,9 @@
 #include <limits>
 
 #include "base/cpu_info.h"
+#include "engine/model_runner.h"
 #include "engine/scheduler.h"
+#include "tensor/device.h"
 
 namespace gov {
 namespace {
@@ -26,7 +28,19 @@ void check_range(const char* name, std::int64_t value, std::int64_t low, std::in
   }
 }
 
-void check_options(const Config& config, const EngineOptions& o) {
+void check_types(DeviceKind device, const EngineOptions& o) {
+  const bool gpu = device != DeviceKind::kCpu;
+  if (o.dtype != DType::kF32 && !(gpu && o.dtype == DType::kBF16)) {
+    fail(ErrorCode::kInvalidArgument, "engine option dtype is {}, it must be {}", dtype_name(o.dtype),
+         gpu ? "f32 or bf16" : "f32");
+  }
+  if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16 && !(gpu && o.kv_dtype == DType::kF8E4M3)) {
+    fail(ErrorCode::kInvalidArgument, "engine option kv_dtype is {}, it must be {}", dtype_name(o.kv_dtype),
+         gpu ? "f32, bf16 or f8_e4m3" : "f32 or bf16");
+  }
+}
+
+void check_options(const Config& config, DeviceKind device, const EngineOptions& o) {
   check_range("context", o.context, 0, config.max_position_embeddings);
   check_range("max_sequences", o.max_sequences, 1, 4096);
   check_range("chunk", o.chunk, 1, 65536);
@@ -34,17 +48,16 @@ void check_options(const Config& config, const EngineOptions& o) {
   if (o.block_size % 8 != 0) {  // ops::attention reads keys by eights
     fail(ErrorCode::kInvalidArgument, "engine option block_size is {}, it must be a multiple of 8", o.block_size);
   }
-  if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
-    fail(ErrorCode::kInvalidArgument, "engine option kv_dtype is {}, it must be f32 or bf16", dtype_name(o.kv_dtype));
-  }
+  check_types(device, o);
 }
 
 // The plan for a context and a number of blocks.
 struct Planner {
   const Model& model;
   const EngineOptions& options;
-  std::int64_t chunk;  // rows of the largest step
   std::uint64_t limit;
+  WeightForms forms;
+  std::int64_t chunk;  // rows of the largest step
 
   KvCacheSpec one_sequence(std::int64_t context) const {
     KvCacheSpec spec{options.block_size, 0, 0, options.kv_dtype};
@@ -53,9 +66,16 @@ struct Planner {
     return spec;
   }
   MemoryPlan plan(std::int64_t context, const KvCacheSpec& spec) const {
-    const RunShape shape{
-        context, options.max_sequences, chunk, 1, options.kv_dtype, options.block_size, options.max_sequences};
+    RunShape shape;
+    shape.context = context;
+    shape.sequences = shape.logits_rows = options.max_sequences;
+    shape.chunk = chunk;
+    shape.images = ModelRunner::most_images(model.device);
+    shape.kv_dtype = options.kv_dtype;
+    shape.block_size = options.block_size;
+    shape.place = {model.device, options.dtype};
     MemoryPlan plan = plan_memory(model.config, model.weights.mapped_bytes, model.weights.owned_bytes, shape, limit);
+    plan.forms = forms;
     plan.kv_cache = kv_cache_bytes(model.config, spec);
     return plan;
   }
@@ -82,17 +102,26 @@ KvCacheSpec most_blocks(const Planner& planner, std::int64_t context, std::int64
 }  // namespace
 
 CacheSize choose_cache_size(const Model& model, const EngineOptions& options) {
-  constexpr std::int64_t kLeastContext = 1024;
-  check_options(model.config, options);
+  constexpr std::int64_t kLeastContext = 1024, kLeastChunk = 512;
+  const bool gpu = model.device != DeviceKind::kCpu;
+  check_options(model.config, model.device, options);
   CacheSize size;
   size.options = options;
   // What the weights own is taken already: it is part of the plan, but no longer of what is available.
-  if (options.memory_limit == 0) size.options.memory_limit = available_memory() + model.weights.owned_bytes;
-  const std::int64_t chunk = Scheduler::most_rows({options.max_sequences, options.chunk});
-  const Planner planner{model, options, chunk, size.options.memory_limit};
-
+  if (options.memory_limit == 0) {
+    if (gpu) use_cuda_device(model.ordinal);
+    size.options.memory_limit = (gpu ? cuda_free_memory() : available_memory()) + model.weights.owned_bytes;
+  }
   const std::int64_t longest = model.config.max_position_embeddings;
   const std::int64_t least = options.context > 0 ? options.context : std::min(kLeastContext, longest);
+  const auto rows = [&](std::int64_t chunk) { return Scheduler::most_rows({options.max_sequences, chunk}); };
+  Planner planner{model, options, size.options.memory_limit,
+                  gpu ? weight_forms(model.config, model.weights) : WeightForms{}, rows(options.chunk)};
+  const std::int64_t wanted = options.context > 0 ? least : longest;
+  while (gpu && size.options.chunk / 2 >= kLeastChunk && !planner.fits(wanted, planner.one_sequence(wanted))) {
+    size.options.chunk /= 2;
+    planner.chunk = rows(size.options.chunk);
+  }
   require_fits(planner.plan(least, planner.one_sequence(least)));
   size.options.context = least;
   if (options.context == 0) {

@@ -44,7 +44,7 @@ struct Engine::Impl {
         size(cache_size),
         limits{size.options.max_sequences, size.options.chunk},
         scheduler(model.config, size.spec, limits),
-        runner(model, size.spec, limits, pool) {}
+        runner(model, {size.spec, limits, size.options.context, size.options.dtype, size.options.decode_path}, pool) {}
 
   RequestState& find(RequestId id) const;
   void cancel_where_asked();
@@ -74,6 +74,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
   note_cache_size(model, size, options, log);
   impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), size, pool);
   impl_->update_block_counts();
+  if (const DecodeRunner* decode = impl_->runner.decode(); decode != nullptr) log.info("decode path: {}", decode->path());
 }
 
 Engine::~Engine() = default;
@@ -226,7 +227,7 @@ void Engine::Impl::settle() {
       if (!s->done && state->cancelled) s->finish(FinishReason::kCancelled);
     }
     state->total_seconds = state->timer.seconds();
-    state->image_embeds = {};
+    state->image_embeds.clear();
     state->request.images = {};
   }
   std::erase_if(active, [](const RequestState* state) { return state->finished; });
@@ -240,6 +241,10 @@ void Engine::Impl::update_block_counts() {
   stats.free_full_blocks = blocks.full().free_count();
   stats.free_sliding_blocks = blocks.sliding().free_count();
   stats.preemptions = scheduler.preemptions();
+  if (const DecodeRunner* decode = runner.decode(); decode != nullptr) {
+    stats.decode_path = decode->path();
+    stats.decode = decode->stats();
+  }
 }
 
 RequestState& Engine::Impl::find(RequestId id) const {

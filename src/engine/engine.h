@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/request.h"
+#include "model/decode.h"
 #include "model/memory_plan.h"
 #include "model/transformer.h"
 #include "text/tokenizer.h"
@@ -15,10 +16,15 @@ namespace gov {
 struct EngineOptions {
   std::int64_t context = 0;        // most positions of one sequence; 0: the model's maximum, less if memory is short
   std::int64_t max_sequences = 8;  // running at once; more wait
-  std::int64_t chunk = 512;        // most rows of one step (more only if more sequences than that decode at once)
+  // Most rows of one step (more only if more sequences than that decode at once). On a GPU it is halved, down to 512, while
+  // the memory does not suffice for the context.
+  std::int64_t chunk = 512;
   std::int64_t block_size = 16;    // positions of a cache block, a multiple of 8
-  DType kv_dtype = DType::kF32;    // F32 or BF16
-  std::uint64_t memory_limit = 0;  // bytes; 0: what the machine has available
+  DType dtype = DType::kF32;       // of activations: F32 or, on a GPU, BF16
+  DType kv_dtype = DType::kF32;    // F32, BF16 or, on a GPU, F8E4M3
+  std::uint64_t memory_limit = 0;  // bytes; 0: what the machine or the model's GPU has available
+  // On a GPU: the path of decode steps (model/decode.h).
+  std::string decode_path = "auto";
   // For tests: before each step checks who owns which block and fills all free blocks with NaN.
   bool check_blocks = false;
 };
@@ -29,6 +35,9 @@ struct EngineStats {
   std::int64_t preemptions = 0;  // sequences that had to give their blocks back and were computed again
   std::int64_t full_blocks = 0, sliding_blocks = 0;            // of the cache
   std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now
+  // On a GPU: the path that decode steps take, and how many were run from graphs.
+  std::string decode_path;
+  DecodeStats decode;
 };
 
 using RequestId = std::int64_t;

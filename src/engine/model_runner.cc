@@ -1,46 +1,119 @@
 #include "engine/model_runner.h"
 
-#include <cstring>
+#include <algorithm>
 
 namespace gov {
 
-ModelRunner::ModelRunner(const Model& model, const KvCacheSpec& spec, const SchedulerLimits& limits, ThreadPool& pool)
+namespace {
+
+Stream stream_for(const Model& model) {
+  if (model.device == DeviceKind::kCpu) return {};
+  use_cuda_device(model.ordinal);
+  return Stream::create();
+}
+
+Context context_for(const Model& model, const Stream& stream) {
+  return model.device == DeviceKind::kCpu ? Context() : Context(model.ordinal, stream.get());
+}
+
+}  // namespace
+
+ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
     : model_(model),
-      cache_(model.config, spec),
-      acts_(model.config, Scheduler::most_rows(limits), limits.max_sequences) {
+      stream_(stream_for(model)),
+      ctx_(context_for(model, stream_)),
+      cache_(model.config, plan.spec, model.device),
+      acts_(model.config, Scheduler::most_rows(plan.limits), plan.limits.max_sequences, {model.device, plan.dtype}) {
   ctx_.pool = &pool;
-  if (model.config.use_vision) vision_acts_.emplace(model.config, 1);
+  const Config& c = model.config;
+  if (c.use_vision) {
+    const std::int64_t images = most_images(model.device);
+    vision_acts_.emplace(c, images, Place{model.device, plan.dtype});
+    const std::int64_t side = c.vision.image_size;
+    const auto floats = [](std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); };
+    pixels_ = Buffer(floats(images * c.vision.num_channels * side * side), model.device, "pixel values");
+    embeds_ = Buffer(floats(images * c.vision.tokens() * c.hidden_size), model.device, "image embeddings");
+  }
+  if (model.device == DeviceKind::kCpu) return;
+  const std::int64_t max_blocks = full_blocks_needed(plan.spec, plan.context);
+  uploader_.emplace(Scheduler::most_rows(plan.limits), plan.limits.max_sequences, max_blocks, c.hidden_size);
+  decode_.emplace(model, cache_, acts_, plan.limits.max_sequences, max_blocks, plan.decode_path);
 }
 
 std::int64_t ModelRunner::encode_images(const ScheduledRows& rows) {
   RequestState& state = *rows.sequence->request;
-  const VisionConfig& vision = model_.config.vision;
-  const std::int64_t side = vision.image_size, tokens = vision.tokens(), hidden = model_.config.hidden_size;
-  std::int64_t encoded = 0;
+  const std::int64_t tokens = model_.config.vision.tokens();
+  std::vector<std::size_t> missing;
   for (std::int64_t row = rows.begin; row < rows.end; ++row) {
     const std::int32_t image_row = rows.sequence->image_row(row);
     if (image_row < 0) continue;
     const std::size_t image = static_cast<std::size_t>(image_row / tokens);
-    if (!state.image_embeds[image].empty()) continue;
-    std::vector<float>& pixels = state.request.images[image];
-    std::vector<float> embeds(static_cast<std::size_t>(tokens * hidden));
-    gov::encode_images(ctx_, model_, Tensor::of(pixels.data(), {1, vision.num_channels, side, side}, "pixel_values"),
-                       *vision_acts_, Tensor::of(embeds.data(), {tokens, hidden}, "vision_embeds"));
-    state.image_embeds[image] = std::move(embeds);
-    pixels = {};
-    ++encoded;
+    if (state.image_embeds[image].data() || (!missing.empty() && missing.back() == image)) continue;
+    missing.push_back(image);
   }
-  return encoded;
+  const std::size_t most = missing.empty() ? 1 : static_cast<std::size_t>(vision_acts_->max_images);
+  for (std::size_t begin = 0; begin < missing.size(); begin += most)
+    encode(state, std::span(missing).subspan(begin, std::min(most, missing.size() - begin)));
+  return static_cast<std::int64_t>(missing.size());
+}
+
+void ModelRunner::encode(RequestState& state, std::span<const std::size_t> images) {
+  const VisionConfig& vision = model_.config.vision;
+  const auto count = static_cast<std::int64_t>(images.size());
+  const Tensor pixels(pixels_.data(), DType::kF32, {count, vision.num_channels, vision.image_size, vision.image_size},
+                      "pixel_values", model_.device);
+  const Tensor embeds(embeds_.data(), DType::kF32, {count * vision.tokens(), model_.config.hidden_size},
+                      "vision_embeds", model_.device);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::vector<float>& values = state.request.images[images[static_cast<std::size_t>(i)]];
+    const Tensor at = pixels.slice(i, 1);
+    copy_bytes(at.data, model_.device, values.data(), DeviceKind::kCpu, at.bytes(), ctx_.stream);
+  }
+  gov::encode_images(ctx_, model_, pixels, *vision_acts_, embeds);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Tensor from = embeds.slice(i * vision.tokens(), vision.tokens());
+    Buffer own(from.bytes(), model_.device, "image embeddings");
+    copy_bytes(own.data(), model_.device, from.data, model_.device, from.bytes(), ctx_.stream);
+    state.image_embeds[images[static_cast<std::size_t>(i)]] = std::move(own);
+  }
+  if (ctx_.on_cuda()) synchronize(ctx_.stream);  // the pixels were read, and an error belongs to this request
+  for (const std::size_t image : images) state.request.images[image] = {};
 }
 
 std::vector<Drawn> ModelRunner::run(const Step& step, const BlockManager& blocks) {
   for (const BlockCopy& copy : step.copies) copy_block(copy);
+  if (decode_ && decodes_only(step)) {
+    run_decode(step, blocks);
+    return sample(step);
+  }
   std::int64_t longest = 0;
   for (const ScheduledRows& rows : step.rows) longest = std::max(longest, rows.end);
   batch_.clear(full_blocks_needed(cache_.spec(), longest));
   for (const ScheduledRows& rows : step.rows) add_rows(rows, blocks);
-  forward(ctx_, model_, batch_.view(model_.config.hidden_size), cache_, acts_);
+  const Batch batch =
+      uploader_ ? uploader_->upload(batch_, ctx_.stream) : batch_.view(model_.config.hidden_size);
+  forward(ctx_, model_, batch, cache_, acts_);
   return sample(step);
+}
+
+bool ModelRunner::decodes_only(const Step& step) const {
+  return std::all_of(step.rows.begin(), step.rows.end(), [](const ScheduledRows& rows) {
+    return rows.sample && rows.end - rows.begin == 1 && rows.sequence->image_row(rows.begin) < 0;
+  });
+}
+
+void ModelRunner::run_decode(const Step& step, const BlockManager& blocks) {
+  std::vector<DecodeRow> rows;
+  for (const ScheduledRows& scheduled : step.rows) {
+    const Sequence& s = *scheduled.sequence;
+    const std::int64_t position = scheduled.begin;
+    const auto used = static_cast<std::size_t>(full_blocks_needed(cache_.spec(), position + 1));
+    rows.push_back({s.token(position), static_cast<std::int32_t>(position), blocks.full_slot(s.blocks, position),
+                    blocks.sliding_slot(s.blocks, position), std::span(s.blocks.full).first(used),
+                    std::span(s.blocks.sliding).first(used)});
+  }
+  decode_->set(ctx_, rows);
+  decode_->run(ctx_);
 }
 
 void ModelRunner::add_rows(const ScheduledRows& rows, const BlockManager& blocks) {
@@ -53,11 +126,11 @@ void ModelRunner::add_rows(const ScheduledRows& rows, const BlockManager& blocks
   for (std::int64_t row = rows.begin; row < rows.end; ++row) {
     const float* embed = nullptr;
     if (const std::int32_t image_row = s.image_row(row); image_row >= 0) {
-      const std::vector<float>& embeds = s.request->image_embeds[static_cast<std::size_t>(image_row / per_image)];
-      embed = embeds.data() + (image_row % per_image) * hidden;
+      const Buffer& embeds = s.request->image_embeds[static_cast<std::size_t>(image_row / per_image)];
+      embed = static_cast<const float*>(embeds.data()) + (image_row % per_image) * hidden;
     }
     batch_.add_row(s.token(row), static_cast<std::int32_t>(row), blocks.full_slot(s.blocks, row),
-                   blocks.sliding_slot(s.blocks, row), embed, hidden);
+                   blocks.sliding_slot(s.blocks, row), embed);
   }
   if (rows.sample) batch_.want_logits();
 }
@@ -89,7 +162,7 @@ void ModelRunner::copy_block(const BlockCopy& copy) {
     if (model_.config.is_sliding(layer) != copy.sliding) continue;
     for (const Tensor& cache : {cache_.layer(layer).k, cache_.layer(layer).v}) {
       const Tensor from = cache.slice(copy.from, 1), to = cache.slice(copy.to, 1);
-      std::memcpy(to.data, from.data, from.bytes());
+      copy_bytes(to.data, to.device, from.data, from.device, from.bytes(), ctx_.stream);
     }
   }
 }
@@ -99,10 +172,10 @@ void ModelRunner::poison_free_blocks(const BlockManager& blocks) {
     const BlockPool& pool = model_.config.is_sliding(layer) ? blocks.sliding() : blocks.full();
     for (std::int32_t block = 0; block < pool.size(); ++block) {
       if (pool.owners(block) > 0) continue;
-      // All bits set is NaN in F32 and in BF16.
+      // All bits set is NaN in every type of the cache.
       for (const Tensor& cache : {cache_.layer(layer).k, cache_.layer(layer).v}) {
         const Tensor rows = cache.slice(block, 1);
-        std::memset(rows.data, 0xff, rows.bytes());
+        fill_bytes(rows.data, rows.device, 0xff, rows.bytes(), ctx_.stream);
       }
     }
   }

@@ -6,7 +6,9 @@
 #include "engine/scheduler.h"
 #include "model/activations.h"
 #include "model/batch.h"
+#include "model/decode.h"
 #include "model/transformer.h"
+#include "tensor/device.h"
 
 namespace gov {
 
@@ -17,10 +19,24 @@ struct Drawn {
 
 class ModelRunner {
  public:
-  // `model` and `pool` must outlive the runner. Allocates the cache and all activations.
-  ModelRunner(const Model& model, const KvCacheSpec& spec, const SchedulerLimits& limits, ThreadPool& pool);
+  // What a runner needs besides the model: the cache, the limits of a step, the most positions of a sequence, the type of
+  // activations, the path of decode steps on a GPU.
+  struct Plan {
+    KvCacheSpec spec;
+    SchedulerLimits limits;
+    std::int64_t context = 0;
+    DType dtype = DType::kF32;
+    std::string decode_path = "auto";
+  };
+  // `model` and `pool` must outlive the runner. Allocates the cache and all activations where the model is.
+  ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool);
+
+  // Pictures encoded at once.
+  static std::int64_t most_images(DeviceKind device) { return device == DeviceKind::kCpu ? 1 : 4; }
 
   Context& context() { return ctx_; }
+  // Null on the CPU.
+  const DecodeRunner* decode() const { return decode_ ? &*decode_ : nullptr; }
 
   // Encodes the images of the request whose rows are in `rows` and that are not encoded yet; frees their pixels.
   // Returns how many.
@@ -32,15 +48,22 @@ class ModelRunner {
 
  private:
   void copy_block(const BlockCopy& copy);
+  void encode(RequestState& state, std::span<const std::size_t> images);
   void add_rows(const ScheduledRows& rows, const BlockManager& blocks);
+  bool decodes_only(const Step& step) const;
+  void run_decode(const Step& step, const BlockManager& blocks);
   std::vector<Drawn> sample(const Step& step);
 
   const Model& model_;
+  Stream stream_;
   Context ctx_;
   KvCache cache_;
   Activations acts_;
   std::optional<VisionActivations> vision_acts_;
+  Buffer pixels_, embeds_;  // of the images encoded at once
   BatchBuilder batch_;
+  std::optional<BatchUploader> uploader_;  // on a GPU
+  std::optional<DecodeRunner> decode_;     // on a GPU
 };
 
 }  // namespace gov

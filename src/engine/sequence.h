@@ -44,7 +44,7 @@ struct RequestState {
   std::int64_t id = 0;
   Request request;
   ExpandedPrompt prompt;
-  std::vector<std::vector<float>> image_embeds;      // per image, empty until encoded; [rows_per_image, hidden_size]
+  std::vector<Buffer> image_embeds;  // per image, where the model is, empty until encoded; F32 [rows_per_image, hidden_size]
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
   std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;

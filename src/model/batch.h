@@ -1,10 +1,11 @@
 #pragma once
 // Batch: one packed layout for prefill, decode and their mixture. S sequences, T rows in all, sequence after sequence.
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "tensor/tensor.h"
+#include "tensor/device.h"
 
 namespace gov {
 
@@ -25,6 +26,8 @@ struct Batch {
   Tensor logits_rows;    // I32 [R], rows whose logits are wanted, ascending
   Tensor vision_rows;    // I32 [N], the image rows of the batch, ascending; may be empty
   Tensor vision_embeds;  // F32 [N, H], their embeddings, in the same order
+  // What the host knows of the lengths, for the choice of kernels: most rows and keys of one sequence.
+  std::int64_t max_rows = 0, max_keys = 0;
 };
 
 // Owner of a batch on the host, filled row by row.
@@ -35,9 +38,10 @@ class BatchBuilder {
   // Starts the next sequence, which will have kv_len keys after this batch.
   void begin_sequence(std::int32_t kv_len, std::span<const std::int32_t> full_table,
                       std::span<const std::int32_t> sliding_table);
-  // Appends a row to the current sequence. image_row: [H] embedding of an image row or nullptr for a text token.
+  // Appends a row to the current sequence. image_row: [H] embedding of an image row, which is read (on its device) when the
+  // batch is made, or nullptr for a text token.
   void add_row(std::int32_t token, std::int32_t position, std::int64_t full_slot, std::int64_t sliding_slot,
-               const float* image_row, std::int64_t hidden_size);
+               const float* image_row);
   // Asks for the logits of the row added last.
   void want_logits();
   std::int64_t rows() const { return static_cast<std::int64_t>(tokens_.size()); }
@@ -46,12 +50,36 @@ class BatchBuilder {
   Batch view(std::int64_t hidden_size);
 
  private:
-  std::int64_t max_blocks_ = 0;
+  friend class BatchUploader;
+  Batch describe() const;  // without the embeddings
+
+  std::int64_t max_blocks_ = 0, max_rows_ = 0;
   std::vector<std::int32_t> tokens_, positions_, cu_seqlens_, kv_lens_, logits_rows_, vision_rows_;
   std::vector<std::uint8_t> modality_;
   std::vector<std::int64_t> full_slots_, sliding_slots_;
   std::vector<std::int32_t> full_tables_, sliding_tables_;
-  std::vector<float> vision_embeds_;
+  std::vector<const float*> image_rows_;  // [vision_rows_]
+  std::vector<float> vision_embeds_;      // of view()
+};
+
+// Brings batches to a GPU: everything is put into one page-locked buffer and goes over in one copy.
+class BatchUploader {
+ public:
+  // Memory on the device for batches of up to `rows` rows, `sequences` sequences and `max_blocks` entries a table, with up
+  // to `rows` image rows.
+  BatchUploader(std::int64_t rows, std::int64_t sequences, std::int64_t max_blocks, std::int64_t hidden_size);
+  // The batch in device memory, valid for work in `stream` until the next call. Image rows are device memory, too.
+  Batch upload(const BatchBuilder& builder, void* stream);
+  static std::uint64_t bytes(std::int64_t rows, std::int64_t sequences, std::int64_t max_blocks, std::int64_t hidden_size);
+
+ private:
+  struct Staging {
+    PinnedBuffer buffer;
+    Event copied;
+  };
+  Buffer device_, embeds_;
+  std::array<Staging, 2> staging_;  // in turn: the host fills one while the other's copy may still wait
+  std::int64_t hidden_size_;
 };
 
 }  // namespace gov

@@ -12,7 +12,7 @@ struct KvCacheSpec {
   std::int64_t block_size = 16;     // positions per block
   std::int64_t full_blocks = 0;     // blocks of every full-attention layer
   std::int64_t sliding_blocks = 0;  // blocks of every sliding layer
-  DType dtype = DType::kF32;        // F32 or BF16
+  DType dtype = DType::kF32;        // F32, BF16 or, on a GPU, F8E4M3
 };
 
 // Blocks that one sequence needs at most for `tokens` positions when it grows by `chunk` rows at a time: all of them in

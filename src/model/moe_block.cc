@@ -20,9 +20,9 @@ void moe_block(Context& ctx, const Model& model, std::int64_t layer, const Batch
   ops::moe(ctx, normed, indices, weights, w.gate_up, w.down, c.swiglu_alpha, c.swiglu_limit, x);
 
   if (!ctx.trace) return;
-  ctx.trace(fmt::format("router_logits.{}", layer), logits);
-  ctx.trace(fmt::format("router_indices.{}", layer), indices);
-  ctx.trace(fmt::format("router_weights.{}", layer), weights);
+  ctx.emit(fmt::format("router_logits.{}", layer), logits);
+  ctx.emit(fmt::format("router_indices.{}", layer), indices);
+  ctx.emit(fmt::format("router_weights.{}", layer), weights);
 }
 
 }  // namespace gov

@@ -39,18 +39,22 @@ void fill_blocks(const Philox& random, std::int64_t begin, std::int64_t count, s
 
 }  // namespace
 
+std::uint64_t random_key(std::uint64_t seed, std::string_view tensor) { return seed ^ hash_name(tensor); }
+
+int random_scale(const Config& config) {
+  constexpr double kCodeRms = 2.9262;  // root mean square of the sixteen e2m1 values
+  const double range = config.initializer_range;
+  const double exponent = range > 0 ? std::round(std::log2(range / kCodeRms)) : -127;
+  return static_cast<int>(std::fmin(std::fmax(exponent + 127, 0), 250));
+}
+
 void fill_random(const ParameterSpec& spec, const Config& config, std::uint64_t seed, DType dtype, std::int64_t begin,
                  std::int64_t count, void* out) {
-  constexpr double kCodeRms = 2.9262;  // root mean square of the sixteen e2m1 values
-  const Philox random{seed ^ hash_name(spec.name)};
+  const Philox random{random_key(seed, spec.name)};
   const auto range = static_cast<float>(config.initializer_range);
   switch (spec.init) {
     case Init::kMxfp4Blocks: fill_blocks(random, begin, count, static_cast<std::uint8_t*>(out)); return;
-    case Init::kMxfp4Scales: {
-      const double exponent = range > 0 ? std::round(std::log2(config.initializer_range / kCodeRms)) : -127;
-      std::memset(out, static_cast<int>(std::fmin(std::fmax(exponent + 127, 0), 250)), static_cast<std::size_t>(count));
-      return;
-    }
+    case Init::kMxfp4Scales: std::memset(out, random_scale(config), static_cast<std::size_t>(count)); return;
     case Init::kZero:
     case Init::kOne:
       for (std::int64_t i = 0; i < count; ++i) store(out, i, dtype, spec.init == Init::kOne ? 1.f : 0.f);

@@ -15,4 +15,8 @@ namespace gov {
 void fill_random(const ParameterSpec& spec, const Config& config, std::uint64_t seed, DType dtype, std::int64_t begin,
                  std::int64_t count, void* out);
 
+// The Philox key of a tensor's values, and the scale that all MXFP4 blocks get.
+std::uint64_t random_key(std::uint64_t seed, std::string_view tensor);
+int random_scale(const Config& config);
+
 }  // namespace gov

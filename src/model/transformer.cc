@@ -4,18 +4,10 @@
 
 #include "io/mapped_file.h"
 #include "model/random.h"
+#include "tensor/device.h"
 
 namespace gov {
 namespace {
-
-Model make_model(Config config, Weights weights) {
-  Model model;
-  model.inv_freq = rope_inv_freq(config);
-  model.rope_factor = rope_attention_factor(config);
-  model.config = std::move(config);
-  model.weights = std::move(weights);
-  return model;
-}
 
 // Fills x with the embeddings of the batch: text rows from the table, image rows from the encoder.
 void embed(Context& ctx, const Model& model, const Batch& batch, const Tensor& x) {
@@ -26,12 +18,12 @@ void embed(Context& ctx, const Model& model, const Batch& batch, const Tensor& x
 // The angles of all rows, shared by every layer.
 void positions(Context& ctx, const Model& model, const Batch& batch, Activations& a) {
   const std::int64_t rows = batch.tokens.rows(), half = model.config.head_dim / 2;
-  const Tensor inv_freq = Tensor::of(model.inv_freq.data(), {half}, "inv_freq");
-  ops::rope_table(ctx, batch.positions, inv_freq, model.rope_factor, a.cos.slice(0, rows), a.sin.slice(0, rows));
-  if (!a.nope_cos) return;
-  const std::vector<float> still(static_cast<std::size_t>(half), 0.f);  // no angle: cos = factor, sin = 0
-  ops::rope_table(ctx, batch.positions, Tensor::of(still.data(), {half}, "zero frequencies"), model.rope_factor,
-                  a.nope_cos.slice(0, rows), a.nope_sin.slice(0, rows));
+  const auto table = [&](std::int64_t which, const Tensor& cos, const Tensor& sin) {
+    ops::rope_table(ctx, batch.positions, model.frequencies.slice(which, 1).view({half}), model.rope_factor,
+                    cos.slice(0, rows), sin.slice(0, rows));
+  };
+  table(0, a.cos, a.sin);
+  if (a.nope_cos) table(1, a.nope_cos, a.nope_sin);  // no angle: cos = factor, sin = 0
 }
 
 }  // namespace
@@ -48,13 +40,32 @@ void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache
   for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
     attention_block(ctx, model, layer, batch, cache, acts);
     moe_block(ctx, model, layer, batch, acts);
-    if (ctx.trace) ctx.trace(fmt::format("hidden.{}", layer), x);
+    if (ctx.trace) ctx.emit(fmt::format("hidden.{}", layer), x);
   }
   if (wanted == 0) return;
-  const Tensor last = acts.last.slice(0, wanted);
+  const Tensor last = acts.last.slice(0, wanted), normed = acts.last_normed.slice(0, wanted);
   ops::gather_rows(ctx, x, batch.logits_rows, last);
-  ops::rms_norm(ctx, last, model.weights.norm, model.config.rms_norm_eps, last);
-  ops::linear(ctx, last, model.weights.lm_head, {}, acts.logits.slice(0, wanted));
+  ops::rms_norm(ctx, last, model.weights.norm, model.config.rms_norm_eps, normed);
+  ops::linear(ctx, normed, model.weights.lm_head, {}, acts.logits.slice(0, wanted));
+}
+
+Model make_model(Config config, Weights weights, DeviceKind device, int ordinal) {
+  Model model;
+  model.inv_freq = rope_inv_freq(config);
+  model.rope_factor = rope_attention_factor(config);
+  model.config = std::move(config);
+  model.weights = std::move(weights);
+  model.device = device;
+  model.ordinal = ordinal;
+  const auto half = static_cast<std::int64_t>(model.inv_freq.size());
+  std::vector<float> both = model.inv_freq;
+  both.resize(2 * both.size(), 0.f);
+  const std::size_t bytes = both.size() * sizeof(float);
+  model.frequencies_memory = Buffer(bytes, device, "rotary frequencies");
+  model.frequencies = Tensor(model.frequencies_memory.data(), DType::kF32, {2, half}, "inv_freq", device);
+  copy_bytes(model.frequencies.data, device, both.data(), DeviceKind::kCpu, bytes, nullptr);
+  if (device != DeviceKind::kCpu) synchronize(nullptr);
+  return model;
 }
 
 Model load_model(const std::filesystem::path& folder, ThreadPool& pool, const Log& log) {

@@ -16,6 +16,10 @@ struct Model {
   Weights weights;
   std::vector<float> inv_freq;  // [head_dim / 2]
   float rope_factor = 1.f;      // YaRN's attention factor
+  DeviceKind device = DeviceKind::kCpu;  // where the weights are
+  int ordinal = 0;                       // of the GPU
+  Tensor frequencies;                    // F32 [2, head_dim / 2] there: inv_freq, and zeros (no angle)
+  Buffer frequencies_memory;
 
   std::uint64_t weight_bytes() const { return weights.mapped_bytes + weights.owned_bytes; }
 };
@@ -24,6 +28,9 @@ struct Model {
 Model load_model(const std::filesystem::path& folder, ThreadPool& pool, const Log& log = {});
 // A model of random weights, for benchmarks and tests.
 Model random_model(const Config& config, std::uint64_t seed, ThreadPool& pool);
+
+// Makes what follows from the configuration. weights: where `device` says.
+Model make_model(Config config, Weights weights, DeviceKind device = DeviceKind::kCpu, int ordinal = 0);
 
 // Runs the rows of `batch` through all layers: appends their keys and values to `cache` and leaves the logits of
 // batch.logits_rows in acts.logits[0 .. R). Traces hidden.N, router_logits.N, router_indices.N, router_weights.N.

@@ -1,7 +1,6 @@
 // The image encoder: a pre-norm ViT, the pool token, and the projection into the text model's width.
 
 #include <cmath>
-#include <cstring>
 
 #include "model/transformer.h"
 
@@ -9,36 +8,6 @@ namespace gov {
 namespace {
 
 constexpr float kAdapterNormEps = 1e-5f;  // of the adapter's own LayerNorm; not vision_layer_norm_eps
-
-// Widens row vectors (class token, positions, pool token) of any float dtype into f32.
-void read_row(const Tensor& table, std::int64_t row, std::int64_t width, float* out) {
-  const std::int64_t base = row * width;
-  for (std::int64_t i = 0; i < width; ++i) {
-    switch (table.dtype) {
-      case DType::kBF16: out[i] = to_f32(table.as<bf16>()[base + i]); break;
-      case DType::kF16: out[i] = to_f32(table.as<f16>()[base + i]); break;
-      default: out[i] = table.as<float>()[base + i];
-    }
-  }
-}
-
-// x = [class token, patches] + positions, image after image.
-void assemble(const VisionConfig& v, const VisionWeights& w, std::int64_t images, const VisionActivations& a,
-              const Tensor& x) {
-  const std::int64_t d = v.embed_dim, skip = v.class_token ? 1 : 0;
-  std::vector<float> row(static_cast<std::size_t>(d));
-  for (std::int64_t t = 0; t < v.vit_tokens(); ++t) {
-    read_row(w.positions, t, d, row.data());
-    for (std::int64_t n = 0; n < images; ++n) {
-      float* out = x.as<float>() + (n * v.vit_tokens() + t) * d;
-      if (t < skip) read_row(w.class_token, 0, d, out);
-      else
-        std::memcpy(out, a.patches.as<float>() + (n * v.patches() + t - skip) * d,
-                    static_cast<std::size_t>(d) * sizeof(float));
-      for (std::int64_t i = 0; i < d; ++i) out[i] += row[static_cast<std::size_t>(i)];
-    }
-  }
-}
 
 // x += W_o attention(norm(x)); x += W_2 gelu(W_1 norm(x)); every token sees its whole image.
 void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, const VisionActivations& a,
@@ -62,6 +31,7 @@ void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, co
   args.kv_lens = lengths;
   args.scale = 1.f / std::sqrt(static_cast<float>(head_dim));
   args.causal = false;
+  args.max_rows = args.max_keys = v.vit_tokens();
   ops::attention(ctx, args, attended.view(heads));
   ops::linear(ctx, attended, w.o, w.o_bias, x, /*accumulate=*/true);
 
@@ -71,18 +41,8 @@ void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, co
   ops::linear(ctx, mlp, w.fc2, w.fc2_bias, x, /*accumulate=*/true);
 }
 
-// pooled = [pool token, x] image after image: the pool token joins behind the ViT and its last norm.
-Tensor prepend_pool_token(const VisionConfig& v, const VisionWeights& w, std::int64_t images,
-                          const VisionActivations& a, const Tensor& x) {
-  if (!v.pool_token) return x;
-  const std::int64_t d = v.embed_dim, inner = v.vit_tokens() * d;
-  for (std::int64_t n = 0; n < images; ++n) {
-    float* out = a.pooled.as<float>() + n * v.tokens() * d;
-    read_row(w.pool_token, 0, d, out);
-    std::memcpy(out + d, x.as<float>() + n * inner, static_cast<std::size_t>(inner) * sizeof(float));
-  }
-  return a.pooled.slice(0, images * v.tokens());
-}
+// A learned row as the ops take it; empty if the model has none.
+Tensor row_of(const Tensor& token, std::int64_t width) { return token ? token.view({width}) : Tensor(); }
 
 }  // namespace
 
@@ -94,23 +54,21 @@ void encode_images(Context& ctx, const Model& model, const Tensor& pixels, Visio
   if (images > acts.max_images)
     fail(ErrorCode::kInvalidArgument, "encode_images: {} images, planned for {}", images, acts.max_images);
 
-  const Tensor patches = acts.patches.slice(0, images);
+  const std::int64_t d = v.embed_dim, p = v.vit_tokens(), n = v.tokens();
+  const Tensor patches = acts.patches.slice(0, images), x = acts.x.slice(0, images * p);
   ops::patch_embed(ctx, pixels, w.patch, w.patch_bias, patches);
-  const Tensor x = acts.x.slice(0, images * v.vit_tokens());
-  assemble(v, w, images, acts, x);
+  ops::prepend_token(ctx, row_of(w.class_token, d), patches, w.positions.view({p, d}), x.view({images, p, d}));
   if (v.pre_layernorm) ops::layer_norm(ctx, x, w.pre_norm, w.pre_norm_bias, v.layer_norm_eps, x);
-  for (std::int64_t n = 0; n <= images; ++n)
-    acts.cu_seqlens.as<std::int32_t>()[n] = static_cast<std::int32_t>(n * v.vit_tokens());
-  for (std::int64_t n = 0; n < images; ++n)
-    acts.lengths.as<std::int32_t>()[n] = static_cast<std::int32_t>(v.vit_tokens());
   const Tensor cu_seqlens = acts.cu_seqlens.slice(0, images + 1), lengths = acts.lengths.slice(0, images);
   for (const VitLayerWeights& layer : w.layers) vit_layer(ctx, v, layer, acts, x, cu_seqlens, lengths);
   if (v.final_layernorm) ops::layer_norm(ctx, x, w.post_norm, w.post_norm_bias, v.layer_norm_eps, x);
 
-  const Tensor rows = prepend_pool_token(v, w, images, acts, x);
-  ops::layer_norm(ctx, rows, w.norm, w.norm_bias, kAdapterNormEps, rows);
-  ops::linear(ctx, rows, w.proj, w.proj_bias, out);
-  if (ctx.trace) ctx.trace("vision_embeds", out.view({images, v.tokens(), model.config.hidden_size}));
+  // The pool token joins behind the ViT and its last norm.
+  const Tensor rows = acts.pooled.slice(0, images * n), normed = acts.normed.slice(0, images * n);
+  ops::prepend_token(ctx, row_of(w.pool_token, d), x.view({images, p, d}), {}, rows.view({images, n, d}));
+  ops::layer_norm(ctx, rows, w.norm, w.norm_bias, kAdapterNormEps, normed);
+  ops::linear(ctx, normed, w.proj, w.proj_bias, out);
+  if (ctx.trace) ctx.emit("vision_embeds", out.view({images, v.tokens(), model.config.hidden_size}));
 }
 
 }  // namespace gov

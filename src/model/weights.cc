@@ -38,14 +38,17 @@ void transpose_experts(const Tensor& in, void* out, ThreadPool& pool) {
   else run(static_cast<const std::uint16_t*>(in.data), static_cast<std::uint16_t*>(out));
 }
 
-// Refuses scale 255 (NaN), and 253 and 254 where a value of the block would leave the range of F32.
-void check_scales(const Tensor& blocks, const Tensor& scales, std::string_view name, ThreadPool& pool) {
+// Refuses scale 255 (NaN), and 253 and 254 where a value of the block would leave the range of F32. Returns the largest.
+std::uint8_t check_scales(const Tensor& blocks, const Tensor& scales, std::string_view name, ThreadPool& pool) {
   const auto* s = static_cast<const std::uint8_t*>(scales.data);
   const auto* packed = static_cast<const std::uint8_t*>(blocks.data);
   std::atomic<std::int64_t> bad{-1};
-  pool.parallel_for(scales.elements(), std::int64_t{1} << 20, [&](std::int64_t begin, std::int64_t end, int) {
+  std::vector<std::uint8_t> largest_of(static_cast<std::size_t>(pool.size()), 0);  // per thread
+  pool.parallel_for(scales.elements(), std::int64_t{1} << 20, [&](std::int64_t begin, std::int64_t end, int thread) {
     std::uint8_t largest = 0;
     for (std::int64_t i = begin; i < end; ++i) largest = std::max(largest, s[i]);
+    std::uint8_t& mine = largest_of[static_cast<std::size_t>(thread)];
+    mine = std::max(mine, largest);
     if (largest < 253) return;  // nearly always
     for (std::int64_t i = begin; i < end; ++i) {
       if (s[i] < 253) continue;
@@ -58,6 +61,7 @@ void check_scales(const Tensor& blocks, const Tensor& scales, std::string_view n
     fail(ErrorCode::kCorrupt, "{}: scale {} at position {} makes values that are not finite", printable(name),
          s[bad.load()], bad.load());
   }
+  return *std::max_element(largest_of.begin(), largest_of.end());
 }
 
 // Names that trained checkpoints carry and this model never reads.
@@ -122,9 +126,10 @@ class Loader {
       if (!used_.contains(std::string(name)) && !is_ignored(name, config_)) extra.push_back(printable(name));
     }
     if (!extra.empty()) log_.warn("{} tensors of the checkpoint are not used: {}", extra.size(), listed(extra));
-    for (const LayerWeights& layer : weights_.layers) {
-      for (const ops::ExpertProjection* p : {&layer.moe.gate_up, &layer.moe.down}) {
-        if (p->scales) check_scales(p->blocks, p->scales, p->scales.name, pool_);
+    for (LayerWeights& layer : weights_.layers) {
+      for (ops::ExpertProjection* p : {&layer.moe.gate_up, &layer.moe.down}) {
+        if (p->scales)
+          p->moderate_scales = check_scales(p->blocks, p->scales, p->scales.name, pool_) <= kLargestModerateScale;
       }
     }
     file_.check_unchanged();
@@ -201,6 +206,10 @@ Weights random_weights(const Config& config, std::uint64_t seed, ThreadPool& poo
     weights.owned.push_back(std::move(values));
     weights.owned_bytes += bytes;
   });
+  for (LayerWeights& layer : weights.layers) {
+    for (ops::ExpertProjection* p : {&layer.moe.gate_up, &layer.moe.down})
+      p->moderate_scales = p->scales && random_scale(config) <= kLargestModerateScale;
+  }
   if (config.tie_word_embeddings) weights.lm_head = weights.embed;
   return weights;
 }

@@ -1,6 +1,6 @@
 #pragma once
 // The weights as plain structs of views: shapes beside the fields (sizes are Config's). Storage is either the mapped
-// checkpoint itself or buffers that Weights owns (transposed experts, zero biases, random weights).
+// checkpoint itself or buffers that Weights owns (transposed experts, zero biases, random weights; on a GPU everything).
 
 #include <memory>
 #include <string>
@@ -13,6 +13,9 @@
 
 namespace gov {
 
+// Of ops::ExpertProjection::moderate_scales.
+inline constexpr int kLargestModerateScale = 128;
+
 struct AttentionWeights {
   Tensor norm;       // [H]
   Tensor q, q_bias;  // [heads*D, H], [heads*D]
@@ -20,6 +23,8 @@ struct AttentionWeights {
   Tensor v, v_bias;  // [kv_heads*D, H], [kv_heads*D]
   Tensor o, o_bias;  // [H, heads*D], [H]; all biases are empty when attention_bias is false
   Tensor sinks;      // [heads]
+  // On a device, where q, k and v lie one behind the other and have one type: all three as one, else empty.
+  Tensor qkv, qkv_bias;  // [(heads + 2*kv_heads)*D, H], [(heads + 2*kv_heads)*D]
 };
 
 struct MoeWeights {

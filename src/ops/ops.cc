@@ -242,6 +242,30 @@ void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slo
   GOV_DISPATCH(kv_append, k, v, slots, k_cache, v_cache);
 }
 
+void qkv_rope_append(Context& ctx, const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& slots,
+                     const Tensor& q, const Tensor& k_cache, const Tensor& v_cache) {
+  const Check check{ctx, "qkv_rope_append"};
+  check.rank(q, "q", 3);
+  check.rank(k_cache, "k_cache", 4);
+  const std::int64_t rows = q.shape[0], heads = q.shape[1], dim = q.shape[2], kv_heads = k_cache.shape[1];
+  check.act(q, "q", q.shape);
+  check.act(qkv, "qkv", {rows, (heads + 2 * kv_heads) * dim});
+  check.equal(dim % 2, "the head width modulo 2", 0);
+  if (cos) {
+    check.f32(cos, "cos", {rows, dim / 2});
+    check.f32(sin, "sin", {rows, dim / 2});
+  }
+  check.typed(slots, "slots", DType::kI64, {rows});
+  const DType dtype = check.cache_type(k_cache);
+  check.typed(k_cache, "k_cache", dtype, {k_cache.shape[0], kv_heads, k_cache.shape[2], dim});
+  check.typed(v_cache, "v_cache", dtype, k_cache.shape);
+  check.distinct(k_cache, "k_cache", v_cache);
+  check.distinct(qkv, "qkv", q);
+  const double written = 2 * number(rows * kv_heads * dim) * number(static_cast<std::int64_t>(dtype_size(dtype)));
+  ctx.begin_op(bytes_of({&qkv, &cos, &sin, &slots, &q}) + written, 3 * number(qkv.elements()));
+  GOV_DISPATCH(qkv_rope_append, qkv, cos, sin, slots, q, k_cache, v_cache);
+}
+
 namespace {
 
 void check_attention_keys(const Check& check, const AttentionArgs& a) {
@@ -386,6 +410,19 @@ void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const
   ctx.begin_op(bytes_of({&pixels, &weight, &bias, &out}),
                2 * number(out.shape[0] * out.shape[1]) * number(weight.elements()));
   GOV_DISPATCH(patch_embed, pixels, weight, bias, out);
+}
+
+void prepend_token(Context& ctx, const Tensor& token, const Tensor& x, const Tensor& positions, const Tensor& out) {
+  const Check check{ctx, "prepend_token"};
+  check.rank(x, "x", 3);
+  check.act(x, "x", x.shape);
+  const std::int64_t rows = x.shape[1] + (token ? 1 : 0), width = x.shape[2];
+  check.optional_weight(token, "token", {width});
+  check.optional_weight(positions, "positions", {rows, width});
+  check.act(out, "out", {x.shape[0], rows, width});
+  check.distinct(x, "x", out);
+  ctx.begin_op(bytes_of({&token, &x, &positions, &out}), number(out.elements()));
+  GOV_DISPATCH(prepend_token, token, x, positions, out);
 }
 
 void gather_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor& out) {

@@ -13,6 +13,8 @@
 //   order that depends neither on the number of rows in the call, nor on the thread count: prefill, decode, chunked and
 //   batched runs agree bit for bit on one instruction set. CUDA picks its kernels by the number of rows.
 // - On CUDA an op returns once its work is in the stream; no op but sample() waits for the device.
+// - Indices outside their range throw on the CPU; on CUDA, whose memory the host does not read, such a row reads as NaN
+//   or is not written.
 // - Wrong shapes, dtypes or devices throw Error kInvalidArgument with the op's name. Formulas: model.md section 5 of
 // the
 //   project's notes, restated here.
@@ -54,6 +56,12 @@ void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x);
 // (rounded) or, on CUDA, F8E4M3 (rounded, saturating at 448).
 void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache,
                const Tensor& v_cache);
+
+// rope() of q and k and kv_append() of k and v in one pass, from the packed rows of a joint projection; k and v are rounded
+// once, to the cache's type.  qkv act [T, (heads + 2*kv_heads)*D], in each row q, k, v; cos, sin F32 [T, D/2], or empty:
+// nothing rotates; slots and caches as for kv_append; q act [T, heads, D].
+void qkv_rope_append(Context& ctx, const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& slots,
+                     const Tensor& q, const Tensor& k_cache, const Tensor& v_cache);
 
 // Attention over packed sequences with grouped queries, optional sinks and windows.
 // Sequence s owns query rows cu_seqlens[s] .. cu_seqlens[s+1]-1, and kv_lens[s] keys, the last query row being aligned
@@ -122,6 +130,10 @@ void add(Context& ctx, const Tensor& x, const Tensor& out);
 // pixels F32 [N, C, height, width]; weight [D, C, p, p]; bias [D] or empty; out act [N, (height/p)*(width/p), D].
 // Rows and columns past the last whole patch are not read.
 void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const Tensor& bias, const Tensor& out);
+
+// out[n] = [token, x[n, 0], x[n, 1], ...] + positions.  token weight [D] or empty; x act [N, P, D]; positions weight
+// [P', D] or empty; out act [N, P', D], P' = P + 1 with a token, else P.
+void prepend_token(Context& ctx, const Tensor& token, const Tensor& x, const Tensor& positions, const Tensor& out);
 
 // out[i] = x[rows[i]].  x act [T, H]; rows I32 [R]; out act [R, H].
 void gather_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tensor& out);

@@ -12,6 +12,8 @@
   X(rope_table, (Context&, const Tensor&, const Tensor&, float, const Tensor&, const Tensor&))                     \
   X(rope, (Context&, const Tensor&, const Tensor&, const Tensor&))                                                 \
   X(kv_append, (Context&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&))              \
+  X(qkv_rope_append, (Context&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,         \
+                      const Tensor&, const Tensor&))                                                               \
   X(attention, (Context&, const AttentionArgs&, const Tensor&))                                                    \
   X(router, (Context&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,   \
              const Tensor&, const Tensor&))                                                                        \
@@ -21,6 +23,7 @@
   X(gelu, (Context&, const Tensor&, Gelu, const Tensor&))                                                          \
   X(add, (Context&, const Tensor&, const Tensor&))                                                                 \
   X(patch_embed, (Context&, const Tensor&, const Tensor&, const Tensor&, const Tensor&))                           \
+  X(prepend_token, (Context&, const Tensor&, const Tensor&, const Tensor&, const Tensor&))                         \
   X(gather_rows, (Context&, const Tensor&, const Tensor&, const Tensor&))                                          \
   X(scatter_rows, (Context&, const Tensor&, const Tensor&, const Tensor&))                                         \
   X(cross_entropy, (Context&, const Tensor&, const Tensor&, const Tensor&))                                        \

@@ -38,4 +38,25 @@ void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x) {
   });
 }
 
+// No path on the CPU packs its projections: this is the op's plain composition.
+void qkv_rope_append(Context& ctx, const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& slots,
+                     const Tensor& q, const Tensor& k_cache, const Tensor& v_cache) {
+  const std::int64_t rows = q.shape[0], q_size = q.shape[1] * q.shape[2], kv_size = k_cache.shape[1] * q.shape[2];
+  const Shape kv_shape{rows, k_cache.shape[1], q.shape[2]};
+  const std::size_t kv_bytes = static_cast<std::size_t>(rows * kv_size) * sizeof(float);
+  const Buffer k(kv_bytes, DeviceKind::kCpu, "qkv_rope_append"), v(kv_bytes, DeviceKind::kCpu, "qkv_rope_append");
+  const Tensor keys(k.data(), DType::kF32, kv_shape, "k"), values(v.data(), DType::kF32, kv_shape, "v");
+  for_rows(ctx, rows, q_size + 2 * kv_size, [&](std::int64_t t) {
+    const float* row = qkv.as<float>() + t * (q_size + 2 * kv_size);
+    std::copy_n(row, q_size, q.as<float>() + t * q_size);
+    std::copy_n(row + q_size, kv_size, keys.as<float>() + t * kv_size);
+    std::copy_n(row + q_size + kv_size, kv_size, values.as<float>() + t * kv_size);
+  });
+  if (cos) {
+    rope(ctx, cos, sin, q);
+    rope(ctx, cos, sin, keys);
+  }
+  kv_append(ctx, keys, values, slots, k_cache, v_cache);
+}
+
 }  // namespace gov::ops::cpu

@@ -1,4 +1,4 @@
-// Ops that move rows: embedding, gather_rows, scatter_rows, kv_append, add.
+// Ops that move rows: embedding, gather_rows, scatter_rows, kv_append, add, prepend_token.
 #include <cstring>
 
 #include "ops/cpu_support.h"
@@ -87,6 +87,18 @@ void add(Context& ctx, const Tensor& x, const Tensor& out) {
     float* to = out.as<float>();
     const std::int64_t end = std::min(count, (run + 1) * kRun);
     for (std::int64_t i = run * kRun; i < end; ++i) to[i] += from[i];
+  });
+}
+
+void prepend_token(Context& ctx, const Tensor& token, const Tensor& x, const Tensor& positions, const Tensor& out) {
+  const float* const first = token ? widen(ctx, token) : nullptr;
+  const float* const shift = positions ? widen(ctx, positions) : nullptr;
+  const std::int64_t rows = out.shape[1], width = out.shape[2], skip = token ? 1 : 0;
+  for_rows(ctx, out.shape[0] * rows, width, [&](std::int64_t row) {
+    const std::int64_t image = row / rows, place = row % rows;
+    float* const to = out.as<float>() + row * width;
+    copy_row(place < skip ? first : x.as<float>() + (image * (rows - skip) + place - skip) * width, width, to);
+    for (std::int64_t i = 0; shift && i < width; ++i) to[i] += shift[place * width + i];
   });
 }
 

@@ -3,7 +3,7 @@
 namespace gov {
 
 void Arena::plan(Tensor* out, std::string_view name, DType dtype, Shape shape) {
-  constexpr std::size_t kAlign = 64;
+  constexpr std::size_t kAlign = 256;  // what vector loads and the copy engines of a GPU like
   entries_.push_back({out, name, dtype, shape, bytes_});
   const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * dtype_size(dtype);
   bytes_ += (bytes + kAlign - 1) / kAlign * kAlign;

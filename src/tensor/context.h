@@ -34,6 +34,8 @@ class Workspace {
   }
   // Makes sure that `bytes` are there without a further allocation.
   void reserve(std::size_t bytes);
+  // Gives back what the op before outgrew, so that nothing is freed later.
+  void compact();
   std::size_t capacity() const { return capacity_; }
   // Changes whenever memory handed out before may be gone: what recorded its addresses must be recorded again.
   std::int64_t generation() const { return generation_; }
@@ -62,12 +64,15 @@ struct Context {
   std::shared_ptr<void> library_state;  // CUDA: handles and counters that the ops keep between calls
   Counters counters;
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true the next op throws Error kCancelled
-  // Called with named intermediate results (hidden.N, router_logits.N, ...); empty in normal runs.
+  // Called with named intermediate results (hidden.N, router_logits.N, ...), in host memory and F32 or integers, whatever
+  // the device and the type of the activations; empty in normal runs.
   std::function<void(std::string_view name, const Tensor& value)> trace;
 
   bool on_cuda() const { return device == DeviceKind::kCuda; }
   // Start of every op: honours cancellation, resets the workspace, adds to the counters.
   void begin_op(double bytes, double flops);
+  // Hands a value to the trace hook, if there is one.
+  void emit(std::string_view name, const Tensor& value);
 };
 
 }  // namespace gov

@@ -3,8 +3,11 @@
 // function that needs a device throws Error kUnsupported, and cuda_device_count() is 0.
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 
+#include "base/thread_pool.h"
 #include "tensor/tensor.h"
 
 namespace gov {
@@ -71,5 +74,56 @@ void copy_bytes(void* to, DeviceKind to_device, const void* from, DeviceKind fro
 void fill_bytes(void* to, DeviceKind device, int value, std::size_t bytes, void* stream);
 // Waits for everything in the stream; reports what failed in it as Error kDevice.
 void synchronize(void* stream);
+
+// A point in a stream: when the work before it is done, and how much time lies between two such points. Move-only.
+class Event {
+ public:
+  Event() = default;
+  static Event create();
+  ~Event();
+  Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Event& operator=(Event&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  void record(void* stream);
+  void wait() const;  // returns at once if it was never recorded
+  double seconds_since(const Event& earlier) const;
+
+ private:
+  void* handle_ = nullptr;
+};
+
+// Work that was recorded instead of done, to be done by one call. It holds the addresses it was recorded with. Move-only.
+class Graph {
+ public:
+  Graph() = default;
+  // Records what `work` puts into the stream. An exception of `work` passes through; nothing is recorded then.
+  static Graph capture(void* stream, const std::function<void()>& work);
+  ~Graph();
+  Graph(Graph&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Graph& operator=(Graph&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  void launch(void* stream) const;
+  explicit operator bool() const { return handle_ != nullptr; }
+
+ private:
+  void* handle_ = nullptr;
+};
+
+// One copy of upload(): `read` fills host memory with bytes [offset, offset + out.size()) of the source; several threads
+// call it at once.
+struct UploadJob {
+  std::function<void(std::uint64_t offset, std::span<std::byte> out)> read;
+  void* to = nullptr;  // on the device
+  std::uint64_t bytes = 0;
+};
+// Fills device memory from sources in host memory or files: the threads of the pool read pieces into page-locked buffers
+// of their own, two each, while earlier pieces are on their way to the device. Returns when everything has arrived.
+// `progress` is called with the bytes done so far, by one thread.
+void upload(std::span<const UploadJob> jobs, int ordinal, ThreadPool& pool,
+            const std::function<void(std::uint64_t done)>& progress = {});
 
 }  // namespace gov

@@ -129,4 +129,58 @@ void synchronize(void* stream) {
   check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "waiting for the device");
 }
 
+Event Event::create() {
+  Event event;
+  cudaEvent_t handle = nullptr;
+  check(cudaEventCreate(&handle), "an event");
+  event.handle_ = handle;
+  return event;
+}
+Event::~Event() {
+  if (handle_) cudaEventDestroy(static_cast<cudaEvent_t>(handle_));
+}
+void Event::record(void* stream) {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(handle_), static_cast<cudaStream_t>(stream)), "an event");
+}
+void Event::wait() const {
+  if (handle_) check(cudaEventSynchronize(static_cast<cudaEvent_t>(handle_)), "waiting for the device");
+}
+double Event::seconds_since(const Event& earlier) const {
+  float milliseconds = 0;
+  wait();
+  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.handle_),
+                             static_cast<cudaEvent_t>(handle_)),
+        "the time between two events");
+  return static_cast<double>(milliseconds) * 1e-3;
+}
+
+Graph Graph::capture(void* stream, const std::function<void()>& work) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  // Other host threads may allocate meanwhile; only this one is watched.
+  check(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), "recording a graph");
+  cudaGraph_t recorded = nullptr;
+  try {
+    work();
+  } catch (...) {
+    cudaStreamEndCapture(s, &recorded);
+    if (recorded) cudaGraphDestroy(recorded);
+    cudaGetLastError();
+    throw;
+  }
+  check(cudaStreamEndCapture(s, &recorded), "recording a graph");
+  cudaGraphExec_t ready = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&ready, recorded, 0);
+  cudaGraphDestroy(recorded);
+  check(status, "making a graph ready");
+  Graph graph;
+  graph.handle_ = ready;
+  return graph;
+}
+Graph::~Graph() {
+  if (handle_) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(handle_));
+}
+void Graph::launch(void* stream) const {
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(handle_), static_cast<cudaStream_t>(stream)), "starting a graph");
+}
+
 }  // namespace gov

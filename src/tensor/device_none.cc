@@ -38,4 +38,13 @@ void fill_bytes(void* to, DeviceKind device, int value, std::size_t bytes, void*
 }
 void synchronize(void*) {}
 
+Event Event::create() { refuse("no event"); }
+Event::~Event() = default;
+void Event::record(void*) { refuse("no event"); }
+void Event::wait() const {}
+double Event::seconds_since(const Event&) const { refuse("no event"); }
+Graph Graph::capture(void*, const std::function<void()>&) { refuse("no graph"); }
+Graph::~Graph() = default;
+void Graph::launch(void*) const { refuse("no graph"); }
+
 }  // namespace gov

@@ -1,12 +1,18 @@
 // One model, many ways to run the same rows: all at once, one by one, in chunks, beside other sequences, with any block
-// size, thread count and cache type: bit for bit the same logits, across window borders and image borders.
+// size, thread count and cache type: bit for bit the same logits, across window borders and image borders. On a GPU, which
+// picks its kernels by the number of rows, the same up to rounding, and the same bits for the same call.
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "base/philox.h"
+#include "model/decode.h"
+#include "model/device_weights.h"
 #include "model/transformer.h"
+#include "tests/test_device.h"
 
 namespace gov {
 namespace {
@@ -63,6 +69,24 @@ struct Way {
   DType kv = DType::kF32;
 };
 
+// Copies of the image rows where the model is.
+class ImageRows {
+ public:
+  explicit ImageRows(const Model& model) : device_(model.device) {}
+  const float* place(const std::vector<float>& row) {
+    if (row.empty() || device_ == DeviceKind::kCpu) return row.empty() ? nullptr : row.data();
+    const std::size_t bytes = row.size() * sizeof(float);
+    copies_.emplace_back(bytes, device_, "an image row");
+    copy_bytes(copies_.back().data(), device_, row.data(), DeviceKind::kCpu, bytes, nullptr);
+    synchronize(nullptr);
+    return static_cast<const float*>(copies_.back().data());
+  }
+
+ private:
+  DeviceKind device_;
+  std::vector<Buffer> copies_;
+};
+
 // Logits [sequences][rows * V] of running the sequences side by side, each chunk of all of them in one batch.
 std::vector<std::vector<float>> run(const Model& model, const std::vector<std::vector<Row>>& sequences,
                                     const Way& way) {
@@ -74,12 +98,17 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<std::v
   spec.dtype = way.kv;
   const std::int64_t blocks = full_blocks_needed(spec, static_cast<std::int64_t>(longest));
   spec.full_blocks = spec.sliding_blocks = blocks * static_cast<std::int64_t>(sequences.size());
-  const KvCache cache(c, spec);
+  const KvCache cache(c, spec, model.device);
   ThreadPool pool(way.threads);
-  Context ctx;
+  const bool gpu = model.device == DeviceKind::kCuda;
+  const Stream stream = gpu ? Stream::create() : Stream();
+  Context ctx = gpu ? Context(model.ordinal, stream.get()) : Context();
   ctx.pool = &pool;
-  Activations acts(c, static_cast<std::int64_t>(longest * sequences.size()),
-                   static_cast<std::int64_t>(longest * sequences.size()));
+  const auto most = static_cast<std::int64_t>(longest * sequences.size());
+  Activations acts(c, most, most, {model.device, DType::kF32});
+  std::optional<BatchUploader> uploader;
+  if (gpu) uploader.emplace(most, static_cast<std::int64_t>(sequences.size()), blocks, c.hidden_size);
+  ImageRows images(model);
   std::vector<std::vector<float>> logits(sequences.size());
   std::size_t begin = 0;
   for (std::size_t call = 0; begin < longest; ++call) {
@@ -101,14 +130,17 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<std::v
             table[r / static_cast<std::size_t>(way.block_size)] * way.block_size + at % way.block_size;
         const Row& row = sequences[s][r];
         builder.add_row(row.token, static_cast<std::int32_t>(r), slot, slot,
-                        row.image.empty() ? nullptr : row.image.data(), c.hidden_size);
+                        images.place(row.image));
         builder.want_logits();
         owners.push_back(s);
       }
     }
-    forward(ctx, model, builder.view(c.hidden_size), cache, acts);
+    forward(ctx, model, gpu ? uploader->upload(builder, ctx.stream) : builder.view(c.hidden_size), cache, acts);
+    std::vector<float> all(owners.size() * static_cast<std::size_t>(c.vocab_size));
+    copy_bytes(all.data(), DeviceKind::kCpu, acts.logits.data, model.device, all.size() * sizeof(float), ctx.stream);
+    if (gpu) synchronize(ctx.stream);
     for (std::size_t i = 0; i < owners.size(); ++i) {
-      const float* row = acts.logits.as<float>() + static_cast<std::int64_t>(i) * c.vocab_size;
+      const float* row = all.data() + static_cast<std::int64_t>(i) * c.vocab_size;
       logits[owners[i]].insert(logits[owners[i]].end(), row, row + c.vocab_size);
     }
     begin = end;
@@ -142,6 +174,77 @@ TEST_P(Consistency, EveryWayGivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Consistency, testing::Bool(),
                          [](const auto& info) { return info.param ? "vision" : "text"; });
+
+double relative_distance(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return HUGE_VAL;
+  double error = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    error += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    norm += double{b[i]} * b[i];
+  }
+  return std::sqrt(error / norm);
+}
+
+TEST_P(Consistency, EveryWayAgreesOnTheDevice) {
+  GOV_NEEDS_TEST_DEVICE();
+  ThreadPool pool(1);
+  const Model host = random_model(small(GetParam()), 3, pool);
+  const Model model = to_device(random_model(small(GetParam()), 3, pool), {test::test_ordinal(), false, {}}, pool);
+  const auto a = random_rows(model.config, 300, 1), b = random_rows(model.config, 170, 2),
+             d = random_rows(model.config, 3, 3);
+  const auto whole = run(model, {a}, {{300}});
+  EXPECT_LE(relative_distance(whole[0], run(host, {a}, {{300}})[0]), 1e-5);
+  EXPECT_EQ(run(model, {a}, {{300}})[0], whole[0]);
+  for (const Way& way : {Way{{1}}, Way{{37}}, Way{{128, 1, 2, 127}}, Way{{300}, 64}, Way{{19}, 8}}) {
+    SCOPED_TRACE(testing::Message() << "chunk " << way.chunks[0] << " block " << way.block_size);
+    EXPECT_LE(relative_distance(run(model, {a}, way)[0], whole[0]), 1e-5);
+  }
+  const auto together = run(model, {b, a, d}, {{53}});
+  EXPECT_LE(relative_distance(together[1], whole[0]), 1e-5);
+  EXPECT_EQ(run(model, {b, a, d}, {{53}}), together);
+}
+
+// Greedy tokens of three sequences of different lengths, from decode steps that run directly, are recorded and replayed,
+// beside forward() on the same rows.
+TEST_P(Consistency, DecodeStepsFromGraphsEqualForward) {
+  GOV_NEEDS_TEST_DEVICE();
+  constexpr std::int64_t kSequences = 3, kSteps = 150, kBlocks = 4, kBlock = 64;
+  ThreadPool pool(1);
+  const Model model = to_device(random_model(small(GetParam()), 3, pool), {test::test_ordinal(), false, {}}, pool);
+  const Config& c = model.config;
+  const Stream stream = Stream::create();
+  Context ctx(model.ordinal, stream.get());
+  Activations acts(c, kSequences, kSequences, {model.device, DType::kF32});
+  const KvCacheSpec spec{kBlock, kSequences * kBlocks, kSequences * kBlocks, DType::kF32};
+  std::vector<std::vector<std::int32_t>> tables(kSequences);
+  for (std::int32_t i = 0; i < kSequences * kBlocks; ++i) tables[static_cast<std::size_t>(i) % kSequences].push_back(i);
+
+  const auto decode = [&](bool graphs, bool feed) {
+    const KvCache cache(c, spec, model.device);
+    DecodeRunner runner(model, cache, acts, kSequences, kBlocks, "ops");
+    std::vector<std::int32_t> tokens{5, 6, 7}, all;
+    for (std::int64_t step = 0; step < kSteps; ++step) {
+      std::vector<DecodeRow> rows;
+      for (std::size_t s = 0; s < kSequences; ++s) {
+        const std::int64_t position = step, slot = tables[s][static_cast<std::size_t>(position / kBlock)] * kBlock + position % kBlock;
+        rows.push_back({tokens[s], static_cast<std::int32_t>(position), slot, slot, tables[s], tables[s]});
+      }
+      if (!feed || step == 0) runner.set(ctx, rows);
+      if (!graphs) ctx.trace = [](std::string_view, const Tensor&) {};  // steps that are looked at run directly
+      runner.run(ctx, true);
+      ctx.trace = {};
+      copy_bytes(tokens.data(), DeviceKind::kCpu, runner.tokens().data, model.device, kSequences * 4, ctx.stream);
+      synchronize(ctx.stream);
+      all.insert(all.end(), tokens.begin(), tokens.end());
+    }
+    EXPECT_EQ(runner.stats().eager, graphs ? 1 : kSteps);
+    EXPECT_EQ(runner.stats().recorded + runner.stats().replayed, graphs ? kSteps - 1 : 0);
+    return all;
+  };
+  const auto directly = decode(false, false);
+  EXPECT_EQ(decode(true, false), directly);
+  EXPECT_EQ(decode(true, true), directly);
+}
 
 // The window and the modality are really used: the comparisons above could not pass by ignoring them.
 TEST(Consistency, WindowAndModalityMatter) {

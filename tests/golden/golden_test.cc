@@ -6,6 +6,7 @@
 
 #include "io/safetensors.h"
 #include "tests/cli/run_program.h"
+#include "tests/test_device.h"
 
 namespace gov::test {
 namespace {
@@ -13,18 +14,20 @@ namespace {
 std::filesystem::path cases_folder() { return std::filesystem::path(GOV_SOURCE_DIR) / "tests/golden/data"; }
 
 struct Difference {
-  double relative_l2 = 0, max_abs = 0;
+  double relative_l2 = 0, max_abs = 0, cosine = 0;
 };
 
 Difference compare(const Tensor& expected, const Tensor& actual) {
-  double error = 0, norm = 0, largest = 0;
+  double error = 0, norm = 0, largest = 0, actual_norm = 0, product = 0;
   for (std::int64_t i = 0; i < expected.elements(); ++i) {
     const double e = expected.as<float>()[i], a = actual.as<float>()[i];
     error += (e - a) * (e - a);
     norm += e * e;
+    actual_norm += a * a;
+    product += a * e;
     if (!(std::fabs(e - a) <= largest)) largest = std::fabs(e - a);  // NaN is kept
   }
-  return {std::sqrt(error / norm), largest};
+  return {std::sqrt(error / norm), largest, product / std::sqrt(norm * actual_norm)};
 }
 
 void compare_files(const SafetensorsFile& expected, const SafetensorsFile& actual) {
@@ -57,10 +60,38 @@ TEST_P(Golden, Forward) {
     SCOPED_TRACE(isa);
     const std::string output = temp / (std::string(isa) + ".safetensors");
     const Ran ran = run({"debug", "forward", "--model", folder.string(), "--inputs",
-                         (folder / "inputs.safetensors").string(), "--output", output, "--isa", isa});
+                         (folder / "inputs.safetensors").string(), "--output", output, "--device", "cpu", "--isa", isa});
     ASSERT_EQ(ran.status, 0) << ran.err;
     compare_files(SafetensorsFile::open(folder / "expected.safetensors"), SafetensorsFile::open(output));
   }
+}
+
+// Runs one case on the test device with activations of this type; the file that it wrote.
+SafetensorsFile run_on_device(const std::filesystem::path& folder, const TempFolder& temp, const std::string& dtype) {
+  const std::string output = temp / (dtype + ".safetensors");
+  const Ran ran = run({"debug", "forward", "--model", folder.string(), "--inputs",
+                       (folder / "inputs.safetensors").string(), "--output", output, "--device", test_device(),
+                       "--dtype", dtype});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  return SafetensorsFile::open(output);
+}
+
+TEST_P(Golden, ForwardOnDevice) {
+  GOV_NEEDS_TEST_DEVICE();
+  const std::filesystem::path folder = cases_folder() / GetParam();
+  TempFolder temp;
+  compare_files(SafetensorsFile::open(folder / "expected.safetensors"), run_on_device(folder, temp, "f32"));
+}
+
+TEST_P(Golden, ForwardOnDeviceInBf16) {
+  GOV_NEEDS_TEST_DEVICE();
+  const std::filesystem::path folder = cases_folder() / GetParam();
+  TempFolder temp;
+  const SafetensorsFile expected = SafetensorsFile::open(folder / "expected.safetensors");
+  const SafetensorsFile actual = run_on_device(folder, temp, "bf16");
+  ASSERT_NE(actual.find("logits"), nullptr);
+  const Difference d = compare(expected.tensor(*expected.find("logits")), actual.tensor(*actual.find("logits")));
+  EXPECT_GE(d.cosine, 0.9999);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Golden,

@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include "engine/engine.h"
 #include "engine/model_package.h"
+#include "model/device_weights.h"
+#include "tests/test_device.h"
 #include "image/image.h"
 #include "io/safetensors.h"
 
@@ -19,6 +22,9 @@ namespace {
 const std::filesystem::path kSource = GOV_SOURCE_DIR;
 
 struct Nano {
+  explicit Nano(bool on_device = false) {
+    if (on_device) package.model = to_device(std::move(package.model), {test::test_ordinal(), false, {}}, pool);
+  }
   ThreadPool pool{2};
   ModelPackage package = load_package(kSource / "models/nano", pool);
   SafetensorsFile parity = SafetensorsFile::open(kSource / "tests/golden/data/nano_parity.safetensors");
@@ -63,40 +69,58 @@ struct Pass {
   std::vector<float> embeds, logits;
 };
 
+// Host values where the context computes, and back.
+Buffer to_place(const Context& ctx, const std::vector<float>& values) {
+  Buffer out(values.size() * sizeof(float), ctx.device, "a test");
+  copy_bytes(out.data(), ctx.device, values.data(), DeviceKind::kCpu, out.bytes(), ctx.stream);
+  return out;
+}
+std::vector<float> to_host(const Context& ctx, const void* data, std::int64_t count) {
+  std::vector<float> values(static_cast<std::size_t>(count));
+  copy_bytes(values.data(), DeviceKind::kCpu, data, ctx.device, values.size() * sizeof(float), ctx.stream);
+  if (ctx.on_cuda()) synchronize(ctx.stream);
+  return values;
+}
+
 Pass run_forward(Nano& nano, const std::vector<float>& pixels, const std::vector<std::int32_t>& ids) {
   const Model& model = nano.package.model;
   const Config& c = model.config;
-  Context ctx;
+  const bool gpu = model.device == DeviceKind::kCuda;
+  const Stream stream = gpu ? Stream::create() : Stream();
+  Context ctx = gpu ? Context(model.ordinal, stream.get()) : Context();
   ctx.pool = &nano.pool;
   Pass pass;
   const std::int64_t n = c.vision.tokens(), rows = n + static_cast<std::int64_t>(ids.size());
-  pass.embeds.resize(static_cast<std::size_t>(n * c.hidden_size));
-  VisionActivations vision(c, 1);
-  encode_images(ctx, model, Tensor::of(pixels.data(), {1, 3, 224, 224}), vision,
-                Tensor::of(pass.embeds.data(), {n, c.hidden_size}));
+  const Buffer embeds(static_cast<std::size_t>(n * c.hidden_size) * sizeof(float), model.device, "a test");
+  VisionActivations vision(c, 1, {model.device, DType::kF32});
+  const Buffer picture = to_place(ctx, pixels);
+  encode_images(ctx, model, Tensor(picture.data(), DType::kF32, {1, 3, 224, 224}, "pixels", model.device), vision,
+                Tensor(embeds.data(), DType::kF32, {n, c.hidden_size}, "embeds", model.device));
+  pass.embeds = to_host(ctx, embeds.data(), n * c.hidden_size);
 
   KvCacheSpec spec;
   spec.full_blocks = spec.sliding_blocks = full_blocks_needed(spec, rows);
-  const KvCache cache(c, spec);
+  const KvCache cache(c, spec, model.device);
   std::vector<std::int32_t> table(static_cast<std::size_t>(spec.full_blocks));
   for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::int32_t>(i);
   BatchBuilder builder;
   builder.clear(spec.full_blocks);
   builder.begin_sequence(static_cast<std::int32_t>(rows), table, table);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const float* image_row = r < n ? pass.embeds.data() + r * c.hidden_size : nullptr;
+    const float* image_row = r < n ? static_cast<const float*>(embeds.data()) + r * c.hidden_size : nullptr;
     const std::int32_t token = r < n ? 0 : ids[static_cast<std::size_t>(r - n)];
-    builder.add_row(token, static_cast<std::int32_t>(r), r, r, image_row, c.hidden_size);
+    builder.add_row(token, static_cast<std::int32_t>(r), r, r, image_row);
     builder.want_logits();
   }
-  Activations acts(c, rows, rows);
-  forward(ctx, model, builder.view(c.hidden_size), cache, acts);
-  pass.logits.assign(acts.logits.as<float>(), acts.logits.as<float>() + rows * c.vocab_size);
+  Activations acts(c, rows, rows, {model.device, DType::kF32});
+  std::optional<BatchUploader> uploader;
+  if (gpu) uploader.emplace(rows, 1, spec.full_blocks, c.hidden_size);
+  forward(ctx, model, gpu ? uploader->upload(builder, ctx.stream) : builder.view(c.hidden_size), cache, acts);
+  pass.logits = to_host(ctx, acts.logits.data, rows * c.vocab_size);
   return pass;
 }
 
-TEST(NanoParity, EmbeddingsAndLogits) {
-  Nano nano;
+void check_embeddings_and_logits(Nano& nano) {
   for (int picture = 0; picture < 4; ++picture) {
     SCOPED_TRACE(picture);
     const Pass pass = run_forward(nano, nano.pixel_values(picture), nano.ids(picture, "input_ids"));
@@ -112,8 +136,17 @@ TEST(NanoParity, EmbeddingsAndLogits) {
   }
 }
 
-TEST(NanoParity, GreedyContinuations) {
+TEST(NanoParity, EmbeddingsAndLogits) {
   Nano nano;
+  check_embeddings_and_logits(nano);
+}
+TEST(NanoParity, EmbeddingsAndLogitsOnDevice) {
+  GOV_NEEDS_TEST_DEVICE();
+  Nano nano(true);
+  check_embeddings_and_logits(nano);
+}
+
+void check_continuations(Nano& nano) {
   EngineOptions options;
   options.context = 512;
   Engine engine(nano.package.model, &nano.package.tokenizer, nano.package.stop_ids, options, nano.pool);
@@ -128,6 +161,16 @@ TEST(NanoParity, GreedyContinuations) {
     if (result.choices.front().stop_token >= 0) tokens.push_back(result.choices.front().stop_token);
     EXPECT_EQ(tokens, nano.ids(picture, "greedy_ids"));
   }
+}
+
+TEST(NanoParity, GreedyContinuations) {
+  Nano nano;
+  check_continuations(nano);
+}
+TEST(NanoParity, GreedyContinuationsOnDevice) {
+  GOV_NEEDS_TEST_DEVICE();
+  Nano nano(true);
+  check_continuations(nano);
 }
 
 struct PictureAnswer {
@@ -160,8 +203,7 @@ float smallest_gap(const Completion& completion) {
 }
 
 // The forty pictures in one batch, two questions each, as their trainer answered them.
-TEST(NanoPictures, FortyAnswers) {
-  Nano nano;
+void check_answers(Nano& nano) {
   const auto answers = picture_answers();
   ASSERT_EQ(answers.size(), 40u);
   EngineOptions options;
@@ -202,6 +244,16 @@ TEST(NanoPictures, FortyAnswers) {
     right += names_it;
   }
   EXPECT_EQ(right, 27);
+}
+
+TEST(NanoPictures, FortyAnswers) {
+  Nano nano;
+  check_answers(nano);
+}
+TEST(NanoPictures, FortyAnswersOnDevice) {
+  GOV_NEEDS_TEST_DEVICE();
+  Nano nano(true);
+  check_answers(nano);
 }
 
 }  // namespace

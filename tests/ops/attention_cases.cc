@@ -5,9 +5,10 @@ namespace {
 
 Doubles attention_case(Context& ctx, const AttentionProblem& problem) {
   Memory memory(31);
+  memory.aligned = problem.act == DType::kBF16;
   const AttentionSetup setup(memory, problem);
   const Tensor out = setup.output();
-  ops::attention(ctx, setup.args, out);
+  call(ctx, ops::attention, setup.args, out);
   EXPECT_TRUE(close(values(out), setup.reference(), setup.tolerance()));
   return values(out);
 }
@@ -17,7 +18,7 @@ Doubles chunked_case(Context& ctx, AttentionProblem problem) {
   Memory memory(32);
   const AttentionSetup setup(memory, problem);
   const Tensor out = setup.output();
-  ops::attention(ctx, setup.args, out);
+  call(ctx, ops::attention, setup.args, out);
   const Doubles whole = values(out);
   EXPECT_TRUE(close(whole, setup.reference(), setup.tolerance()));
   const std::int32_t rows = problem.rows[0];
@@ -28,15 +29,15 @@ Doubles chunked_case(Context& ctx, AttentionProblem problem) {
       const std::vector<std::int32_t> skip(problem.rows.size(), begin), counts(problem.rows.size(), count);
       Memory scratch(33);
       const ops::AttentionArgs part = setup.last_rows(skip, counts);
-      const Tensor piece = scratch.make(DType::kF32, part.q.shape);
-      ops::attention(ctx, part, piece);
+      const Tensor piece = scratch.make(problem.act, part.q.shape);
+      call(ctx, ops::attention, part, piece);
       Doubles want;
       for (std::size_t s = 0; s < problem.rows.size(); ++s) {
         const std::size_t at = (s * std::size_t(rows) + std::size_t(begin)) * width;
         want.insert(want.end(), whole.begin() + std::ptrdiff_t(at),
                     whole.begin() + std::ptrdiff_t(at + std::size_t(count) * width));
       }
-      EXPECT_TRUE(same_bits(values(piece), want)) << "rows " << begin << " + " << count;
+      EXPECT_TRUE(agree(ctx, values(piece), want, setup.tolerance())) << "rows " << begin << " + " << count;
     }
   }
   return whole;
@@ -48,6 +49,8 @@ std::vector<OpCase> attention_cases() {
   std::vector<OpCase> cases;
   const auto add = [&](std::string name, AttentionProblem p) {
     cases.push_back({"attention_" + name, [p](Context& ctx) { return attention_case(ctx, p); }});
+    p.act = DType::kBF16;
+    cases.push_back({"attention_" + name + "_act_bf16", [p](Context& ctx) { return attention_case(ctx, p); }, true});
   };
   add("contiguous_causal", {.rows = {5, 1, 70}, .keys = {5, 1, 70}, .contiguous = true});
   add("contiguous_bidirectional", {.rows = {66, 3},

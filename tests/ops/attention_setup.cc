@@ -18,7 +18,7 @@ AttentionSetup::AttentionSetup(Memory& memory, const AttentionProblem& problem) 
   const AttentionProblem& p = problem_;
   std::vector<std::int32_t> cu = {0};
   for (const std::int32_t n : p.rows) cu.push_back(cu.back() + n);
-  args.q = memory.normal(DType::kF32, {cu.back(), p.heads, p.dim}, 1.5);
+  args.q = memory.normal(p.act, {cu.back(), p.heads, p.dim}, 1.5);
   args.cu_seqlens = memory.ints(cu);
   args.kv_lens = memory.ints(p.keys);
   args.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(p.dim)));
@@ -30,8 +30,8 @@ AttentionSetup::AttentionSetup(Memory& memory, const AttentionProblem& problem) 
     v_.push_back(values(memory.normal(DType::kBF16, {keys, p.kv_heads, p.dim})));
   }
   if (p.contiguous) {
-    args.k = memory.floats(flatten(k_), {cu.back(), p.kv_heads, p.dim});
-    args.v = memory.floats(flatten(v_), {cu.back(), p.kv_heads, p.dim});
+    args.k = memory.floats(flatten(k_), {cu.back(), p.kv_heads, p.dim}, p.act);
+    args.v = memory.floats(flatten(v_), {cu.back(), p.kv_heads, p.dim}, p.act);
     return;
   }
   std::int64_t columns = 1, total = 0;
@@ -112,7 +112,7 @@ ops::AttentionArgs AttentionSetup::last_rows(const std::vector<std::int32_t>& sk
     cu.push_back(cu.back() + count[s]);
     keys.push_back(problem_.keys[s] - problem_.rows[s] + skip[s] + count[s]);
   }
-  part.q = memory_.floats(q, {cu.back(), problem_.heads, problem_.dim});
+  part.q = memory_.floats(q, {cu.back(), problem_.heads, problem_.dim}, problem_.act);
   part.cu_seqlens = memory_.ints(cu);
   part.kv_lens = memory_.ints(keys);
   return part;
@@ -123,7 +123,11 @@ ops::AttentionArgs AttentionSetup::last_rows(const std::vector<std::int32_t>& sk
 Tolerance AttentionSetup::tolerance() const {
   double keys = 1;
   for (const std::int32_t n : problem_.keys) keys = std::max(keys, static_cast<double>(n));
-  return sum_tolerance(static_cast<double>(problem_.dim) + std::sqrt(keys), 1, 3);
+  const Tolerance sums = sum_tolerance(static_cast<double>(problem_.dim) + std::sqrt(keys), 1, 3);
+  if (problem_.act == DType::kF32) return sums;
+  // The probabilities are rounded to BF16 for the tensor cores, and the result.
+  const Doubles want = reference();
+  return rounded(rounded(sums, problem_.act, want), problem_.act, want);
 }
 
 }  // namespace gov::test

@@ -14,6 +14,7 @@ struct AttentionProblem {
   bool contiguous = false;  // then rows == keys
   bool causal = true, sinks = true;
   int window = 0;
+  DType act = DType::kF32;  // of q, out, and contiguous k and v
 };
 
 // All tensors of a problem. Cache blocks are scattered, blocks before a window are unmapped, and cache rows that belong
@@ -23,7 +24,7 @@ class AttentionSetup {
   AttentionSetup(Memory& memory, const AttentionProblem& problem);
 
   const AttentionProblem& problem() const { return problem_; }
-  Tensor output() const { return memory_.make(DType::kF32, args.q.shape); }
+  Tensor output() const { return memory_.make(problem_.act, args.q.shape); }
   reference::AttentionShape shape() const;
   Doubles reference(const reference::AttentionShape& shape, const Doubles& sinks) const;
   Doubles reference() const { return reference(shape(), problem_.sinks ? values(args.sinks) : Doubles{}); }

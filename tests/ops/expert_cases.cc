@@ -8,6 +8,7 @@ namespace {
 
 Doubles moe_case(Context& ctx, const MoeProblem& problem) {
   Memory memory(41);
+  memory.aligned = problem.act == DType::kBF16;
   const MoeSetup setup(memory, problem);
   const Tensor out = memory.zeros(DType::kF32, setup.x.shape);
   setup.run(ctx, out);
@@ -18,12 +19,14 @@ Doubles moe_case(Context& ctx, const MoeProblem& problem) {
   setup.run(ctx, sum);
   Doubles added;
   for (std::size_t i = 0; i < before.size(); ++i) added.push_back(double(float(before[i]) + float(product[i])));
-  EXPECT_TRUE(same_bits(values(sum), added));
+  const Tolerance tolerance = setup.tolerance();
+  EXPECT_TRUE(agree(ctx, values(sum), added,
+                    {tolerance.relative_l2 + 2 * kEps, tolerance.absolute + 4 * kEps * largest(added)}));
   for (std::int64_t t = 0; t < problem.tokens; t += 1 + problem.tokens / 5) {
     const Tensor one = memory.zeros(DType::kF32, {1, problem.hidden});
-    ops::moe(ctx, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up, setup.down,
+    call(ctx, ops::moe, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up, setup.down,
              1.702f, 7.f, one);
-    EXPECT_TRUE(same_bits(values(one), values(out.slice(t, 1)))) << "token " << t;
+    EXPECT_TRUE(agree(ctx, values(one), values(out.slice(t, 1)), {INFINITY, 2 * tolerance.absolute})) << "token " << t;
   }
   return values(out);
 }
@@ -58,7 +61,7 @@ Doubles mxfp4_codes(Context& ctx) {
   for (std::int64_t r = 0; r < kRows; ++r) identity.as<float>()[r * kRows + r] = 1;
   const Tensor indices = memory.ints(std::vector<std::int32_t>(kRows, 0), {kRows, 1}),
                weights = memory.floats(Doubles(kRows, 1.0), {kRows, 1});
-  ops::moe(ctx, identity, indices, weights, up, down, 1e30f, 7.f,
+  call(ctx, ops::moe, identity, indices, weights, up, down, 1e30f, 7.f,
            out);  // alpha so large that swiglu(1, 0) is exactly 1
   Doubles got;
   for (std::int64_t r = 0; r < kRows; ++r) got.push_back(double(out.as<float>()[r * kRows + r]));
@@ -66,18 +69,26 @@ Doubles mxfp4_codes(Context& ctx) {
   return got;
 }
 
-Doubles router_case(Context& ctx, DType dtype, std::int64_t experts, std::int64_t count, std::int64_t hidden) {
+struct RouterProblem {
+  DType dtype;
+  std::int64_t experts, count, hidden, tokens = 21;
+  DType act = DType::kF32;
+};
+
+Doubles router_case(Context& ctx, const RouterProblem& p) {
   Memory memory(43);
-  constexpr std::int64_t kTokens = 21;
-  const Tensor x = memory.normal(DType::kF32, {kTokens, hidden}),
+  memory.aligned = p.act == DType::kBF16;
+  const std::int64_t experts = p.experts, count = p.count, hidden = p.hidden, tokens = p.tokens;
+  const DType dtype = p.dtype;
+  const Tensor x = memory.normal(p.act, {tokens, hidden}),
                weight = memory.normal(dtype, {experts, hidden}, 1 / std::sqrt(double(hidden)));
   const Tensor bias = memory.normal(dtype, {experts}), vision = memory.normal(dtype, {experts}, 2);
   std::vector<std::uint8_t> modality;
-  for (int t = 0; t < kTokens; ++t) modality.push_back(std::uint8_t(t % 3 == 1 ? 1 + t : 0));
-  const Tensor logits = memory.make(DType::kF32, {kTokens, experts}),
-               indices = memory.make(DType::kI32, {kTokens, count});
-  const Tensor weights = memory.make(DType::kF32, {kTokens, count});
-  ops::router(ctx, x, weight, bias, vision, memory.bytes(modality, {kTokens}), logits, indices, weights);
+  for (int t = 0; t < tokens; ++t) modality.push_back(std::uint8_t(t % 3 == 1 ? 1 + t : 0));
+  const Tensor logits = memory.make(DType::kF32, {tokens, experts}),
+               indices = memory.make(DType::kI32, {tokens, count});
+  const Tensor weights = memory.make(DType::kF32, {tokens, count});
+  call(ctx, ops::router, x, weight, bias, vision, memory.bytes(modality, {tokens}), logits, indices, weights);
   const auto want = reference::router(values(x), values(weight), values(bias), values(vision), modality,
                                       std::size_t(hidden), std::size_t(count));
   EXPECT_TRUE(close(values(logits), want.logits, sum_tolerance(double(hidden), 2)));
@@ -96,6 +107,8 @@ std::vector<OpCase> expert_cases() {
   std::vector<OpCase> cases;
   const auto moe = [&](std::string name, MoeProblem p) {
     cases.push_back({"moe_" + name, [p](Context& ctx) { return moe_case(ctx, p); }});
+    p.act = DType::kBF16;
+    cases.push_back({"moe_" + name + "_act_bf16", [p](Context& ctx) { return moe_case(ctx, p); }, true});
   };
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     moe(fmt::format("{}_odd", dtype_name(dtype)), {7, 3, 5, 33, 35, false, dtype});
@@ -107,15 +120,23 @@ std::vector<OpCase> expert_cases() {
   moe("mxfp4_many_tokens", {140, 2, 3, 64, 96, true, DType::kF32});
   moe("mxfp4_released_width", {3, 2, 2, 2880, 64, true, DType::kBF16});
   cases.push_back({"mxfp4_codes_and_scales", mxfp4_codes});
-  const auto router = [&](DType dtype, std::int64_t experts, std::int64_t count, std::int64_t hidden) {
-    cases.push_back({fmt::format("router_{}_{}_{}_{}", dtype_name(dtype), experts, count, hidden),
-                     [=](Context& ctx) { return router_case(ctx, dtype, experts, count, hidden); }});
+  const auto router = [&](RouterProblem p, bool cuda_only = false) {
+    const std::string name = fmt::format("router_{}_{}_{}_{}{}", dtype_name(p.dtype), p.experts, p.count, p.hidden,
+                                         cuda_only ? fmt::format("_x{}", p.tokens) : "");
+    cases.push_back({name, [=](Context& ctx) { return router_case(ctx, p); }, cuda_only});
+    p.act = DType::kBF16;
+    cases.push_back({name + "_act_bf16", [=](Context& ctx) { return router_case(ctx, p); }, true});
   };
-  router(DType::kF32, 6, 4, 96);
-  router(DType::kBF16, 32, 4, 2880);
-  router(DType::kF16, 7, 7, 33);
-  router(DType::kF32, 1, 1, 1);
-  router(DType::kBF16, 1024, 64, 40);
+  router({DType::kF32, 6, 4, 96});
+  router({DType::kBF16, 32, 4, 2880});
+  router({DType::kF16, 7, 7, 33});
+  router({DType::kF32, 1, 1, 1});
+  router({DType::kBF16, 1024, 64, 40});
+  for (const std::int64_t tokens : {1, 16, 300}) {
+    router({DType::kBF16, 32, 4, 2880, tokens}, true);
+    router({DType::kBF16, 128, 4, 1024, tokens}, true);
+  }
+  router({DType::kF32, 1000, 64, 40, 3}, true);
   return cases;
 }
 

@@ -10,12 +10,13 @@ struct MoeProblem {
   std::int64_t tokens, per_token, experts, hidden, inner;
   bool mxfp4 = false;
   DType dtype = DType::kF32;  // of dense weights and of biases
+  DType act = DType::kF32;    // of x
 };
 
 struct MoeSetup {
   MoeSetup(Memory& memory, const MoeProblem& problem);
   void run(Context& ctx, const Tensor& out) const {
-    ops::moe(ctx, x, indices, weights, gate_up, down, 1.702f, 7.f, out);
+    call(ctx, ops::moe, x, indices, weights, gate_up, down, 1.702f, 7.f, out);
   }
   Doubles reference() const;
   Tolerance tolerance() const;

@@ -8,21 +8,21 @@
 namespace gov::test {
 namespace {
 
-class SeededFault : public testing::Test {
+class SeededFault : public OnDevices {
  protected:
   void notices(const Doubles& got, const Doubles& right, const Doubles& wrong, Tolerance tolerance) {
     EXPECT_TRUE(close(got, right, tolerance));
     EXPECT_FALSE(close(got, wrong, tolerance)) << "the fault goes unnoticed";
   }
-  TestContext test;
 };
+INSTANTIATE_TEST_SUITE_P(All, SeededFault, testing::ValuesIn(test_devices()), device_name);
 
-TEST_F(SeededFault, AttentionSinks) {
+TEST_P(SeededFault, AttentionSinks) {
   Memory memory(51);
   // A long context, where one sink is a small part of the softmax.
   const AttentionSetup setup(memory, {.rows = {4}, .keys = {4200}, .heads = 8, .kv_heads = 1, .cache = DType::kBF16});
   const Tensor out = setup.output();
-  ops::attention(test.ctx, setup.args, out);
+  call(context(), ops::attention, setup.args, out);
   Doubles scaled = values(setup.args.sinks), one_dropped = scaled;
   for (double& s : scaled) s *= double(setup.args.scale);
   one_dropped[5] = -1e30;
@@ -32,13 +32,13 @@ TEST_F(SeededFault, AttentionSinks) {
   notices(values(out), right, setup.reference(setup.shape(), scaled), setup.tolerance());
 }
 
-TEST_F(SeededFault, AttentionWindowAndMask) {
+TEST_P(SeededFault, AttentionWindowAndMask) {
   for (const std::int32_t keys : {200, 4300}) {
     Memory memory(52);
     const AttentionSetup setup(
         memory, {.rows = {5}, .keys = {keys}, .heads = 8, .kv_heads = 1, .cache = DType::kBF16, .window = 128});
     const Tensor out = setup.output();
-    ops::attention(test.ctx, setup.args, out);
+    call(context(), ops::attention, setup.args, out);
     for (const int shift : {-1, 1}) {
       reference::AttentionShape wrong = setup.shape();
       wrong.window += std::size_t(shift);
@@ -48,20 +48,20 @@ TEST_F(SeededFault, AttentionWindowAndMask) {
   Memory memory(53);
   const AttentionSetup setup(memory, {.rows = {200}, .keys = {200}});
   const Tensor out = setup.output();
-  ops::attention(test.ctx, setup.args, out);
+  call(context(), ops::attention, setup.args, out);
   reference::AttentionShape wrong = setup.shape();
   wrong.causal = false;
   notices(values(out), setup.reference(), setup.reference(wrong, values(setup.args.sinks)), setup.tolerance());
 }
 
-TEST_F(SeededFault, RopeFactorAndPairing) {
+TEST_P(SeededFault, RopeFactorAndPairing) {
   Memory memory(54);
   Doubles frequencies;
   for (int i = 0; i < 32; ++i) frequencies.push_back(double(float(std::pow(150000.0, -i / 32.0))));
   const std::vector<std::int32_t> positions = {5, 4097, 131'071};
   const Tensor cos = memory.make(DType::kF32, {3, 32}), sin = memory.make(DType::kF32, {3, 32});
   const double factor = 1.3465735902799727;
-  ops::rope_table(test.ctx, memory.ints(positions), memory.floats(frequencies, {32}), float(factor), cos, sin);
+  call(context(), ops::rope_table, memory.ints(positions), memory.floats(frequencies, {32}), float(factor), cos, sin);
   const auto right = reference::rope_table(positions, frequencies, factor),
              wrong = reference::rope_table(positions, frequencies, 1);
   const Tolerance tolerance{2 * kEps, 4 * kEps};
@@ -73,7 +73,7 @@ TEST_F(SeededFault, RopeFactorAndPairing) {
   notices(values(sin), right.sin, exact, tolerance);
   const Tensor x = memory.normal(DType::kF32, {3, 2, 64});
   const Doubles before = values(x);
-  ops::rope(test.ctx, cos, sin, x);
+  call(context(), ops::rope, cos, sin, x);
   Doubles interleaved(before.size());
   for (std::size_t i = 0; i < before.size(); ++i) interleaved[i] = before[i / 64 * 64 + (i % 2) * 32 + i % 64 / 2];
   const Tolerance sums = sum_tolerance(2, 2 * largest(before));
@@ -81,10 +81,10 @@ TEST_F(SeededFault, RopeFactorAndPairing) {
           reference::rope(interleaved, values(cos), values(sin), 2, 64), sums);
 }
 
-TEST_F(SeededFault, ExpertActivation) {
+TEST_P(SeededFault, ExpertActivation) {
   Memory memory(55);
   const Tensor h = memory.normal(DType::kF32, {6, 200}, 5), out = memory.make(DType::kF32, {6, 100});
-  ops::swiglu(test.ctx, h, 1.702f, 7.f, out);
+  call(context(), ops::swiglu, h, 1.702f, 7.f, out);
   const Doubles in = values(h), right = reference::swiglu(in, double(1.702f), 7);
   const Tolerance tolerance = sum_tolerance(16, largest(right));
   Doubles swapped = in, clamped = in, halves = in;
@@ -100,12 +100,12 @@ TEST_F(SeededFault, ExpertActivation) {
   notices(values(out), right, reference::swiglu(in, 1, 7), tolerance);
 }
 
-TEST_F(SeededFault, Router) {
+TEST_P(SeededFault, Router) {
   Memory memory(56);
   const Tensor x = memory.normal(DType::kF32, {8, 96}), weight = memory.normal(DType::kF32, {32, 96}, 0.1);
   const Tensor bias = memory.normal(DType::kF32, {32}, 0.1), logits = memory.make(DType::kF32, {8, 32});
   const Tensor indices = memory.make(DType::kI32, {8, 4}), weights = memory.make(DType::kF32, {8, 4});
-  ops::router(test.ctx, x, weight, bias, {}, {}, logits, indices, weights);
+  call(context(), ops::router, x, weight, bias, Tensor(), Tensor(), logits, indices, weights);
   const auto right = reference::router(values(x), values(weight), values(bias), {}, {}, 96, 4);
   // Softmax over all experts before the selection.
   Doubles before;
@@ -118,21 +118,21 @@ TEST_F(SeededFault, Router) {
   notices(values(logits), right.logits, reference::linear(values(x), values(weight), {}, 96), sum_tolerance(96, 2));
 }
 
-TEST_F(SeededFault, RouterTiesGoToTheLowerIndex) {
+TEST_P(SeededFault, RouterTiesGoToTheLowerIndex) {
   Memory memory(57);
   const Tensor x = memory.zeros(DType::kF32, {1, 4}), weight = memory.zeros(DType::kF32, {6, 4});
   const Tensor bias = memory.floats({1, 2, 2, 0, 2, 1}, {6}), logits = memory.make(DType::kF32, {1, 6});
   const Tensor indices = memory.make(DType::kI32, {1, 4}), weights = memory.make(DType::kF32, {1, 4});
-  ops::router(test.ctx, x, weight, bias, {}, {}, logits, indices, weights);
+  call(context(), ops::router, x, weight, bias, Tensor(), Tensor(), logits, indices, weights);
   EXPECT_EQ(ints_of(indices), (std::vector<std::int32_t>{1, 2, 4, 0}));
 }
 
-TEST_F(SeededFault, MixtureOfExperts) {
+TEST_P(SeededFault, MixtureOfExperts) {
   for (const bool mxfp4 : {false, true}) {
     Memory memory(58);
     const MoeSetup setup(memory, {6, 3, 5, 64, 64, mxfp4, DType::kF32});
     const Tensor out = memory.zeros(DType::kF32, setup.x.shape);
-    setup.run(test.ctx, out);
+    setup.run(context(), out);
     const Doubles x = values(setup.x), shares = values(setup.weights), right = setup.reference();
     const auto wrong = [&](const reference::Experts<double>& e, const Doubles& w) {
       return reference::moe(x, ints_of(setup.indices), w, e, double(1.702f), 7);
@@ -166,26 +166,26 @@ TEST_F(SeededFault, MixtureOfExperts) {
   }
 }
 
-TEST_F(SeededFault, GeluForms) {
+TEST_P(SeededFault, GeluForms) {
   Memory memory(59);
   const Tensor x = memory.normal(DType::kF32, {4, 100}, 2), out = memory.make(DType::kF32, x.shape);
-  ops::gelu(test.ctx, x, ops::Gelu::kErf, out);
+  call(context(), ops::gelu, x, ops::Gelu::kErf, out);
   const Doubles right = reference::gelu(values(x), reference::Gelu::kErf);
   notices(values(out), right, reference::gelu(values(x), reference::Gelu::kTanh), sum_tolerance(16, largest(right)));
 }
 
-TEST_F(SeededFault, LayerNormEpsilon) {
+TEST_P(SeededFault, LayerNormEpsilon) {
   Memory memory(60);
   const Tensor x = memory.normal(DType::kF32, {4, 64}, 0.1), w = memory.normal(DType::kF32, {64}),
                out = memory.make(DType::kF32, x.shape);
-  ops::layer_norm(test.ctx, x, w, w, 1e-5f, out);
+  call(context(), ops::layer_norm, x, w, w, 1e-5f, out);
   const Doubles right = reference::layer_norm(values(x), values(w), values(w), double(1e-5f));
   notices(values(out), right, reference::layer_norm(values(x), values(w), values(w), 1e-12),
           sum_tolerance(8, largest(right)));
 }
 
 // One wrong element among many is caught by the second metric where the first would let it pass.
-TEST_F(SeededFault, SingleElement) {
+TEST_P(SeededFault, SingleElement) {
   Doubles right(1'000'000, 1.0), got = right;
   got[123'456] += 1e-4;
   EXPECT_TRUE(close(got, right, {sum_tolerance(4, 1).relative_l2, 1}));

@@ -1,7 +1,10 @@
 #include "tests/ops/harness.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 
 #include "base/philox.h"
 
@@ -9,7 +12,63 @@ namespace gov::test {
 namespace {
 constexpr std::size_t kGuardBytes = 256;
 constexpr unsigned char kGuardByte = 0xA5;
+
+std::vector<Memory*>& living() {
+  static std::vector<Memory*> all;
+  return all;
+}
 }  // namespace
+
+Memory::Memory(std::uint64_t seed) {
+  random.seed = seed;
+  living().push_back(this);
+}
+
+Memory::~Memory() {
+  check_guards();
+  std::erase(living(), this);
+}
+
+Memory::Block& Memory::block_of(const void* data) {
+  const std::less<const void*> before;
+  for (Memory* memory : living())
+    for (Block& b : memory->blocks_) {
+      if (!before(data, b.memory.get()) && before(data, b.memory.get() + b.total)) return b;
+    }
+  throw std::logic_error("a tensor of no Memory");
+}
+
+Tensor Twins::translate(const Tensor& t) {
+  if (!t.data) return t;
+  Memory::Block& block = Memory::block_of(t.data);
+  if (!block.twin.data()) block.twin = Buffer(block.total, DeviceKind::kCuda, "a test");
+  if (std::find(used_.begin(), used_.end(), &block) == used_.end()) {
+    used_.push_back(&block);
+    copy_bytes(block.twin.data(), DeviceKind::kCuda, block.memory.get(), DeviceKind::kCpu, block.total, ctx_.stream);
+  }
+  Tensor twin = t;
+  twin.device = DeviceKind::kCuda;
+  twin.data = static_cast<unsigned char*>(block.twin.data()) + (static_cast<unsigned char*>(t.data) - block.memory.get());
+  return twin;
+}
+
+ops::AttentionArgs Twins::translate(ops::AttentionArgs args) {
+  for (Tensor* t : {&args.q, &args.cu_seqlens, &args.kv_lens, &args.k, &args.v, &args.k_cache, &args.v_cache,
+                    &args.block_tables, &args.sinks})
+    *t = translate(*t);
+  return args;
+}
+
+ops::ExpertProjection Twins::translate(ops::ExpertProjection p) {
+  for (Tensor* t : {&p.weight, &p.blocks, &p.scales, &p.bias, &p.expanded}) *t = translate(*t);
+  return p;
+}
+
+void Twins::bring_back() {
+  for (Memory::Block* b : used_)
+    copy_bytes(b->memory.get(), DeviceKind::kCpu, b->twin.data(), DeviceKind::kCuda, b->total, ctx_.stream);
+  synchronize(ctx_.stream);
+}
 
 double Random::uniform() { return static_cast<double>(Philox{seed}(counter++)[0]) * 0x1p-32; }
 
@@ -25,13 +84,13 @@ std::int64_t Random::below(std::int64_t limit) {
 Tensor Memory::make(DType dtype, Shape shape) {
   const std::size_t size = static_cast<std::size_t>(shape.elements()) * dtype_size(dtype);
   // Odd offsets by whole elements: kernels may not rely on more than the element's own alignment.
-  const std::size_t offset = kGuardBytes + (blocks_.size() % 3) * dtype_size(dtype),
+  const std::size_t shift = aligned ? 0 : (blocks_.size() % 3) * dtype_size(dtype), offset = kGuardBytes + shift,
                     total = offset + size + kGuardBytes;
   auto memory = std::make_unique<unsigned char[]>(total);
   std::memset(memory.get(), kGuardByte, total);
   std::memset(memory.get() + offset, 0xff, size);
   void* data = memory.get() + offset;
-  blocks_.push_back({std::move(memory), offset, size, total});
+  blocks_.push_back({std::move(memory), offset, size, total, {}});
   return Tensor(data, dtype, shape);
 }
 
@@ -52,9 +111,12 @@ Tensor Memory::normal(DType dtype, Shape shape, double scale, double mean) {
   return t;
 }
 
-Tensor Memory::floats(const Doubles& v, Shape shape) {
-  const Tensor t = make(DType::kF32, shape);
-  for (std::size_t i = 0; i < v.size(); ++i) t.as<float>()[i] = static_cast<float>(v[i]);
+Tensor Memory::floats(const Doubles& v, Shape shape, DType dtype) {
+  const Tensor t = make(dtype, shape);
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    if (dtype == DType::kBF16) t.as<bf16>()[i] = to_bf16(static_cast<float>(v[i]));
+    else t.as<float>()[i] = static_cast<float>(v[i]);
+  }
   return t;
 }
 
@@ -112,6 +174,12 @@ Tolerance sum_tolerance(double terms, double norm, double k) {
   return {growth, 3 * growth * norm};  // the largest of many errors is a few standard deviations out
 }
 
+Tolerance rounded(Tolerance tolerance, DType type, const Doubles& want) {
+  if (type != DType::kBF16) return tolerance;
+  constexpr double kRounding = 0x1p-8;  // half the spacing of bf16 at 1
+  return {tolerance.relative_l2 + kRounding, tolerance.absolute + kRounding * largest(want)};
+}
+
 testing::AssertionResult close(const Doubles& got, const Doubles& want, Tolerance tolerance) {
   if (got.size() != want.size())
     return testing::AssertionFailure() << got.size() << " elements, expected " << want.size();
@@ -144,6 +212,10 @@ testing::AssertionResult same_bits(const Doubles& got, const Doubles& want) {
   return testing::AssertionSuccess();
 }
 
+testing::AssertionResult agree(const Context& ctx, const Doubles& got, const Doubles& want, Tolerance tolerance) {
+  return ctx.on_cuda() ? close(got, want, tolerance) : same_bits(got, want);
+}
+
 double norm(const Doubles& v) {
   double sum = 0;
   for (const double x : v) sum += x * x;
@@ -161,6 +233,39 @@ std::vector<CpuIsa> available_isas() {
   if (cpu_info().best >= CpuIsa::kAvx2) isas.push_back(CpuIsa::kAvx2);
   if (cpu_info().best >= CpuIsa::kAvx512) isas.push_back(CpuIsa::kAvx512);
   return isas;
+}
+
+void OnDevices::SetUp() {
+  if (!GetParam()) return;
+  if (const std::string reason = no_cuda_reason(); !reason.empty()) GTEST_SKIP() << reason;
+}
+
+std::vector<Context*> OnDevices::contexts() {
+  if (GetParam()) return {&cuda_context()};
+  if (cpu_.empty()) {
+    for (const CpuIsa isa : available_isas()) cpu_.push_back(std::make_unique<TestContext>(isa));
+  }
+  std::vector<Context*> all;
+  for (const auto& test : cpu_) all.push_back(&test->ctx);
+  return all;
+}
+
+std::string no_cuda_reason() {
+  const char* const wanted = std::getenv("GOV_TEST_DEVICE");
+  if (wanted && std::string_view(wanted) == "cpu") return "GOV_TEST_DEVICE=cpu";
+  if (built_with_cuda() && cuda_device_count() > 0) return "";
+  if (wanted && std::string_view(wanted) == "cuda") ADD_FAILURE() << "GOV_TEST_DEVICE=cuda, and there is no GPU";
+  return built_with_cuda() ? "this machine has no GPU" : "built without CUDA";
+}
+
+Context& cuda_context() {
+  // Never destroyed: the driver may be gone by the time static objects are.
+  static Context& shared = *[] {
+    use_cuda_device(0);
+    static Stream* const stream = new Stream(Stream::create());
+    return new Context(0, stream->get());
+  }();
+  return shared;
 }
 
 }  // namespace gov::test

@@ -1,5 +1,5 @@
-// Every op case on every instruction set with 1, 2 and 3 threads: each run is compared with the reference inside the
-// case, and the three runs must agree bit for bit.
+// Every op case on every instruction set with 1, 2 and 3 threads, and on a GPU, where there is one, twice: each run is
+// compared with the reference inside the case, and the runs must agree bit for bit.
 #include "tests/ops/harness.h"
 
 namespace gov::test {
@@ -9,13 +9,20 @@ struct Run {
   CpuIsa isa;
   OpCase op;
 };
-void PrintTo(const Run& run, std::ostream* out) { *out << run.op.name << " on " << cpu_isa_name(run.isa); }
+void PrintTo(const Run& run, std::ostream* out) { *out << run.op.name; }
+
+std::vector<OpCase> all_cases() {
+  std::vector<OpCase> all;
+  for (const auto& cases : {linear_cases(), row_cases(), attention_cases(), expert_cases()})
+    all.insert(all.end(), cases.begin(), cases.end());
+  return all;
+}
 
 std::vector<Run> all_runs() {
   std::vector<Run> runs;
   for (const CpuIsa isa : available_isas())
-    for (const auto& cases : {linear_cases(), row_cases(), attention_cases(), expert_cases()})
-      for (const OpCase& op : cases) runs.push_back({isa, op});
+    for (const OpCase& op : all_cases())
+      if (!op.cuda_only) runs.push_back({isa, op});
   return runs;
 }
 
@@ -37,5 +44,23 @@ INSTANTIATE_TEST_SUITE_P(All, OpRegistry, testing::ValuesIn(all_runs()), [](cons
   return fmt::format("{}_{}", info.param.op.name, cpu_isa_name(info.param.isa));
 });
 
+class OpRegistryCuda : public testing::TestWithParam<OpCase> {};
+
+TEST_P(OpRegistryCuda, MatchesReferenceTwice) {
+  if (const std::string reason = no_cuda_reason(); !reason.empty()) GTEST_SKIP() << reason;
+  const Doubles first = GetParam().run(cuda_context());
+  ASSERT_FALSE(first.empty());
+  if (HasFailure()) return;
+  EXPECT_TRUE(same_bits(GetParam().run(cuda_context()), first));
+}
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OpRegistryCuda);
+INSTANTIATE_TEST_SUITE_P(All, OpRegistryCuda,
+                         testing::ValuesIn(built_with_cuda() ? all_cases() : std::vector<OpCase>{}),
+                         [](const testing::TestParamInfo<OpCase>& info) { return info.param.name; });
+
 }  // namespace
+
+void PrintTo(const OpCase& op, std::ostream* out) { *out << op.name; }
+
 }  // namespace gov::test

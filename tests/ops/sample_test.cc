@@ -28,7 +28,7 @@ std::vector<SampleResult> sample_copies(Context& ctx, const std::vector<float>& 
   for (std::size_t r = 0; r < rows.size(); ++r)
     std::copy(logits.begin(), logits.end(), t.as<float>() + r * logits.size());
   std::vector<SampleResult> results(rows.size());
-  ops::sample(ctx, t, rows, results);
+  call(ctx, ops::sample, t, rows, results);
   return results;
 }
 
@@ -111,16 +111,18 @@ std::map<std::string, SampleRow> filter_settings() {
   return all;
 }
 
-TEST(Sample, FiltersMatchTheSortedReference) {
-  for (const CpuIsa isa : available_isas()) {
-    TestContext test(isa);
+class Sample : public OnDevices {};
+INSTANTIATE_TEST_SUITE_P(All, Sample, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Sample, FiltersMatchTheSortedReference) {
+  for (Context* const ctx : contexts()) {
     for (const auto& [name, row] : filter_settings())
       for (const bool ties : {false, true}) {
         SCOPED_TRACE(name + (ties ? " with ties" : ""));
         const std::vector<float> logits = random_logits(67, 2, 5, ties);
         const std::vector<double> p = reference::sampling_distribution(logits, row);
         const std::vector<SampleRow> rows = draws(row, 2000);
-        const std::vector<SampleResult> results = sample_copies(test.ctx, logits, rows);
+        const std::vector<SampleResult> results = sample_copies(*ctx, logits, rows);
         check_distribution(results, p);
         // The same random number falls on the same token, up to rounding at the borders between tokens.
         int different = 0;
@@ -131,22 +133,20 @@ TEST(Sample, FiltersMatchTheSortedReference) {
 }
 
 // Kept sets that reach beyond the first sorted part, and the vocabulary of the real model.
-TEST(Sample, LargeVocabulary) {
-  TestContext test;
+TEST_P(Sample, LargeVocabulary) {
   for (auto& [name, row] : filter_settings()) {
     SCOPED_TRACE(name);
     const std::vector<float> logits = random_logits(20'000, 1, 6);
     const std::vector<double> p = reference::sampling_distribution(logits, row);
     const std::vector<SampleRow> rows = draws(row, 40);
-    const std::vector<SampleResult> results = sample_copies(test.ctx, logits, rows);
+    const std::vector<SampleResult> results = sample_copies(context(), logits, rows);
     int different = 0;
     for (std::size_t i = 0; i < rows.size(); ++i) different += results[i].token != reference_draw(p, rows[i]);
     EXPECT_LE(different, 1);
   }
 }
 
-TEST(Sample, AdjustmentsInTheirOrder) {
-  TestContext test;
+TEST_P(Sample, AdjustmentsInTheirOrder) {
   const std::vector<ops::TokenCount> counts = {{2, 0}, {5, 3}, {7, 1}, {11, 2}};
   const std::vector<ops::LogitBias> bias = {{2, 3.5f}, {7, -100.f}, {9, 1.f}};
   const std::vector<std::int32_t> forbidden = {0, 5};
@@ -160,7 +160,7 @@ TEST(Sample, AdjustmentsInTheirOrder) {
   const std::vector<double> p = reference::sampling_distribution(logits, row);
   EXPECT_EQ(p[0], 0);
   const std::vector<SampleRow> rows = draws(row, 3000);
-  const std::vector<SampleResult> results = sample_copies(test.ctx, logits, rows);
+  const std::vector<SampleResult> results = sample_copies(context(), logits, rows);
   check_distribution(results, p);
   // Log-probabilities are those at temperature 1 after the adjustments.
   for (const SampleResult& r : {results[0], results[1]}) {
@@ -172,13 +172,12 @@ TEST(Sample, AdjustmentsInTheirOrder) {
   }
 }
 
-TEST(Sample, LogprobsIgnoreTemperatureAndFilters) {
-  TestContext test;
+TEST_P(Sample, LogprobsIgnoreTemperatureAndFilters) {
   const std::vector<float> logits = random_logits(500, 3, 9, true);  // ties: lower ids first
   SampleRow row;
   row.params = {.temperature = 0.3f, .top_k = 2};
   row.top_logprobs = 5;
-  const SampleResult r = sample_one(test.ctx, logits, row);
+  const SampleResult r = sample_one(context(), logits, row);
   const std::vector<double> p = reference::softmax(std::vector<double>(logits.begin(), logits.end()));
   std::vector<std::size_t> order(500);
   for (std::size_t i = 0; i < 500; ++i) order[i] = i;
@@ -190,40 +189,38 @@ TEST(Sample, LogprobsIgnoreTemperatureAndFilters) {
     EXPECT_NEAR(r.top_logprobs[i], std::log(p[order[i]]), 1e-5);
   }
   row.top_logprobs = 0;
-  EXPECT_EQ(sample_one(test.ctx, logits, row).top_count, 0);
-  EXPECT_NE(sample_one(test.ctx, logits, row).logprob, 0);
+  EXPECT_EQ(sample_one(context(), logits, row).top_count, 0);
+  EXPECT_NE(sample_one(context(), logits, row).logprob, 0);
   row.top_logprobs = 20;
-  EXPECT_EQ(sample_one(test.ctx, {1, 2, 3}, row).top_count, 3);
+  EXPECT_EQ(sample_one(context(), {1, 2, 3}, row).top_count, 3);
 }
 
-TEST(Sample, GreedyTakesTheLowestIdOfTheLargest) {
-  for (const CpuIsa isa : available_isas()) {
-    TestContext test(isa);
+TEST_P(Sample, GreedyTakesTheLowestIdOfTheLargest) {
+  for (Context* const ctx : contexts()) {
     std::vector<float> logits = random_logits(201'088, 1, 10);
     logits[150'000] = logits[77] = logits[200'000] = 40.f;
     SampleRow row;
     row.params.temperature = 0;
-    EXPECT_EQ(sample_one(test.ctx, logits, row).token, 77);
+    EXPECT_EQ(sample_one(*ctx, logits, row).token, 77);
     const std::vector<std::int32_t> forbidden = {77};
     row.forbidden = forbidden;
-    EXPECT_EQ(sample_one(test.ctx, logits, row).token, 150'000);
+    EXPECT_EQ(sample_one(*ctx, logits, row).token, 150'000);
   }
 }
 
-TEST(Sample, ExtremeTemperatures) {
-  TestContext test;
+TEST_P(Sample, ExtremeTemperatures) {
   SampleRow row;
   for (const float temperature : {1e-45f, 1e-38f, 1e-10f}) {
     row.params.temperature = temperature;
-    EXPECT_EQ(sample_one(test.ctx, {1.f, 3.f, 2.999f, -5.f}, row).token, 1) << temperature;
+    EXPECT_EQ(sample_one(context(), {1.f, 3.f, 2.999f, -5.f}, row).token, 1) << temperature;
     row.params.top_p = 0.5f;
-    EXPECT_EQ(sample_one(test.ctx, {-1e38f, 3.f, 2.999f, 1e38f}, row).token, 3) << temperature;
+    EXPECT_EQ(sample_one(context(), {-1e38f, 3.f, 2.999f, 1e38f}, row).token, 3) << temperature;
   }
   row.params = {.temperature = 1e30f};
-  check_distribution(sample_copies(test.ctx, {1e4f, -1e4f, 0.f}, draws(row, 3000)), {1 / 3.0, 1 / 3.0, 1 / 3.0});
+  check_distribution(sample_copies(context(), {1e4f, -1e4f, 0.f}, draws(row, 3000)), {1 / 3.0, 1 / 3.0, 1 / 3.0});
 }
 
-TEST(Sample, DrawsDependOnSeedDrawAndStreamOnly) {
+TEST(SampleThreads, DrawsDependOnSeedDrawAndStreamOnly) {
   const std::vector<float> logits = random_logits(1000, 1, 11);
   std::vector<SampleRow> rows;
   for (std::uint64_t i = 0; i < 64; ++i) {
@@ -245,32 +242,30 @@ TEST(Sample, DrawsDependOnSeedDrawAndStreamOnly) {
   EXPECT_GT(distinct.size(), 50u);  // every coordinate of the counter matters: 64 draws of 1000 tokens rarely meet
 }
 
-TEST(Sample, NonFiniteLogitsAreNeverDrawn) {
+TEST_P(Sample, NonFiniteLogitsAreNeverDrawn) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  TestContext test;
   SampleRow row;
   for (const float temperature : {0.f, 1.f}) {
     row.params.temperature = temperature;
-    for (const SampleResult& r : sample_copies(test.ctx, {NAN, 1.f, kInf, -kInf, NAN, 0.f}, draws(row, 200))) {
+    for (const SampleResult& r : sample_copies(context(), {NAN, 1.f, kInf, -kInf, NAN, 0.f}, draws(row, 200))) {
       EXPECT_TRUE(r.token == 1 || r.token == 5);
     }
   }
 }
 
-TEST(Sample, RowWithoutFiniteLogitThrowsAndSparesTheOthers) {
+TEST_P(Sample, RowWithoutFiniteLogitThrowsAndSparesTheOthers) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   Memory memory;
-  TestContext test;
   const std::vector<float> good = random_logits(50, 2, 12);
   std::vector<SampleRow> rows = draws({}, 64);
-  const auto want = sample_copies(test.ctx, good, rows);
+  const auto want = sample_copies(context(), good, rows);
   for (const float bad : {static_cast<float>(NAN), kInf, -kInf}) {
     const Tensor logits = memory.make(DType::kF32, {64, 50});
     for (std::size_t r = 0; r < 64; ++r) std::copy(good.begin(), good.end(), logits.as<float>() + r * 50);
     std::fill(logits.as<float>() + 17 * 50, logits.as<float>() + 18 * 50, bad);
     std::vector<SampleResult> results(64);
     try {
-      ops::sample(test.ctx, logits, rows, results);
+      call(context(), ops::sample, logits, rows, results);
       ADD_FAILURE() << "accepted";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kDevice);
@@ -281,7 +276,7 @@ TEST(Sample, RowWithoutFiniteLogitThrowsAndSparesTheOthers) {
   const std::vector<std::int32_t> forbidden = {0, 1, 2};
   SampleRow row;
   row.forbidden = forbidden;
-  EXPECT_THROW(sample_one(test.ctx, {1.f, 2.f, 3.f}, row), Error);
+  EXPECT_THROW(sample_one(context(), {1.f, 2.f, 3.f}, row), Error);
 }
 
 }  // namespace

@@ -43,6 +43,11 @@ void launch(const Context& ctx, const char* op, void (*kernel)(Parameters...), c
   if (how.shared > 48 * 1024) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(how.shared)), op);
   }
+  // Kernels that overlap must agree on how a multiprocessor divides its L1 memory: it drains before it changes that.
+  if (how.dependent) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+          op);
+  }
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -260,6 +260,20 @@ Vec<T> gelu(const Vec<T>& x, Gelu kind) {
   return out;
 }
 
+// x [N, P, D] behind `token` [D] or nothing, image after image, plus positions [P', D] or nothing.
+template <class T>
+Vec<T> prepend_token(const Vec<T>& token, const Vec<T>& x, const Vec<T>& positions, Index images) {
+  const Index inner = x.size() / images;
+  Vec<T> out;
+  for (Index n = 0; n < images; ++n) {
+    Vec<T> rows = token;
+    for (Index i = 0; i < inner; ++i) rows.push_back(x[n * inner + i]);
+    for (Index i = 0; i < positions.size(); ++i) rows[i] += positions[i];
+    out.insert(out.end(), rows.begin(), rows.end());
+  }
+  return out;
+}
+
 struct PatchShape {
   Index images, channels, height, width, patch, outputs;
 };

@@ -1,0 +1,237 @@
+// sample() on the GPU: parameters go there in one copy, four kernels draw, results come back in one copy.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/philox.h"
+#include "ops/cuda/library.cuh"
+#include "ops/cuda/sample_finish.cuh"
+#include "ops/sample_device.h"
+
+namespace gov::ops {
+namespace {
+
+using namespace cuda;
+using namespace cuda::sampling;
+
+constexpr int kMostParts = 64;
+
+// Uniform in [0, 1) with 53 bits, the CPU's.
+double uniform_double(const SampleRow& row) {
+  const auto words = Philox{row.params.seed}(row.draw, row.stream);
+  const std::uint64_t bits = (static_cast<std::uint64_t>(words[0]) << 32 | words[1]) >> 11;
+  return static_cast<double>(bits) * 0x1p-53;
+}
+
+RowParameters parameters_of(const SampleRow& row) {
+  const SamplingParams& p = row.params;
+  RowParameters r{};
+  r.greedy = p.temperature == 0;
+  // Below the smallest normal number 1 / temperature is infinite, and 0 times that is not a number.
+  const float temperature = std::max(p.temperature, std::numeric_limits<float>::min());
+  r.u = uniform_double(row);
+  r.temperature = r.greedy ? 1.0 : static_cast<double>(temperature);
+  r.inverse = r.greedy ? 1.f : 1.f / temperature;
+  r.top_p = static_cast<double>(p.top_p);
+  r.typical_p = static_cast<double>(p.typical_p);
+  r.min_p = p.min_p;
+  r.top_k = p.top_k;
+  r.repetition = p.repetition_penalty;
+  r.presence = p.presence_penalty;
+  r.frequency = p.frequency_penalty;
+  r.top_logprobs = row.top_logprobs;
+  r.filtered = !r.greedy && (p.top_k > 0 || p.typical_p < 1 || p.top_p < 1 || p.min_p > 0);
+  return r;
+}
+
+// Which kernels a batch needs.
+struct Needs {
+  bool adjust = false, weigh = false, list = false;
+};
+
+std::int64_t parts_of(const Context& ctx, std::int64_t rows, std::int64_t vocabulary) {
+  const std::int64_t fill = ceil_div(4 * device_of(ctx).multiprocessors, rows), useful = ceil_div(vocabulary, 1024);
+  return std::clamp<std::int64_t>(std::min(fill, useful), 1, kMostParts);
+}
+
+// The parts of a call that follow from the logits alone.
+Call begin_call(Context& ctx, const Tensor& logits) {
+  const std::int64_t rows = logits.shape[0], vocabulary = logits.shape[1];
+  Call c{};
+  c.logits = logits.as<float>();
+  c.vocabulary = vocabulary;
+  c.parts = static_cast<int>(parts_of(ctx, rows, vocabulary));
+  c.part = ceil_div(ceil_div(vocabulary, c.parts), 8) * 8;
+  c.mass_shift = 62 - std::bit_width(static_cast<std::uint64_t>(vocabulary));
+  c.tickets = counters(ctx, 2 * rows);
+  c.largest = ctx.workspace.take<Part>(rows * c.parts);
+  return c;
+}
+
+bool by_vectors(const Tensor& logits) { return logits.shape[1] % 4 == 0 && aligned16(logits); }
+
+// Calls f(integral_constant<int, 4 or 1>{}).
+template <class F>
+void dispatch_vectors(bool vectors, F&& f) {
+  if (vectors) f(std::integral_constant<int, 4>{});
+  else f(std::integral_constant<int, 1>{});
+}
+
+Launch on_parts(const Call& c, std::int64_t rows) {
+  return {dim3(static_cast<unsigned>(rows * c.parts)), dim3(kThreads), 0, true};
+}
+
+}  // namespace
+
+void sample_greedy_device(Context& ctx, const Tensor& logits, const Tensor& tokens) {
+  ctx.begin_op(static_cast<double>(logits.bytes() + tokens.bytes()), 0);
+  if (logits.shape[0] == 0) return;
+  Call c = begin_call(ctx, logits);
+  c.tokens = tokens.as<std::int32_t>();
+  dispatch_vectors(by_vectors(logits), [&](auto count) {
+    cuda::launch(ctx, "sample", find_largest<decltype(count)::value>, on_parts(c, logits.shape[0]), c);
+  });
+}
+
+struct DeviceSampler::State {
+  // Two, so that one can be filled while the other is still on its way.
+  struct Staging {
+    PinnedBuffer memory;
+    Event sent = Event::create();
+  };
+  Staging staging[2];
+  int turn = 0;
+  Buffer parameters, results;  // on the device
+  PinnedBuffer returned;
+  std::int64_t rows = 0;
+  Needs needs;
+  std::size_t bias_at = 0, counts_at = 0, forbidden_at = 0;  // in `parameters`
+};
+
+DeviceSampler::DeviceSampler() = default;
+DeviceSampler::~DeviceSampler() = default;
+DeviceSampler::DeviceSampler(DeviceSampler&&) noexcept = default;
+DeviceSampler& DeviceSampler::operator=(DeviceSampler&&) noexcept = default;
+
+void DeviceSampler::upload(Context& ctx, std::span<const SampleRow> rows, bool everything) {
+  if (!state_) state_ = std::make_unique<State>();
+  State& s = *state_;
+  s.rows = static_cast<std::int64_t>(rows.size());
+  s.needs = {everything, everything, everything};
+  std::vector<RowParameters> parameters;
+  std::vector<LogitBias> bias;
+  std::vector<TokenCount> counts;
+  std::vector<std::int32_t> forbidden;
+  for (const SampleRow& row : rows) {
+    RowParameters p = parameters_of(row);
+    p.bias = static_cast<std::int64_t>(bias.size());
+    p.counts = static_cast<std::int64_t>(counts.size());
+    p.forbidden = static_cast<std::int64_t>(forbidden.size());
+    bias.insert(bias.end(), row.bias.begin(), row.bias.end());
+    // Entries of one token stay in their order and become neighbours: one thread adds them.
+    std::stable_sort(bias.begin() + p.bias, bias.end(),
+                     [](const LogitBias& a, const LogitBias& b) { return a.token < b.token; });
+    counts.insert(counts.end(), row.counts.begin(), row.counts.end());
+    forbidden.insert(forbidden.end(), row.forbidden.begin(), row.forbidden.end());
+    p.bias_end = static_cast<std::int64_t>(bias.size());
+    p.counts_end = static_cast<std::int64_t>(counts.size());
+    p.forbidden_end = static_cast<std::int64_t>(forbidden.size());
+    s.needs.weigh = s.needs.weigh || !p.greedy || p.top_logprobs >= 0;
+    s.needs.list = s.needs.list || p.filtered || p.top_logprobs > 0;
+    parameters.push_back(p);
+  }
+  s.needs.adjust = s.needs.adjust || !bias.empty() || !counts.empty() || !forbidden.empty();
+  s.bias_at = parameters.size() * sizeof(RowParameters);
+  s.counts_at = s.bias_at + bias.size() * sizeof(LogitBias);
+  s.forbidden_at = s.counts_at + counts.size() * sizeof(TokenCount);
+  const std::size_t bytes = s.forbidden_at + forbidden.size() * sizeof(std::int32_t);
+  if (bytes == 0) return;
+
+  State::Staging& staging = s.staging[s.turn ^= 1];
+  staging.sent.wait();
+  if (staging.memory.bytes() < bytes) staging.memory = PinnedBuffer(bytes + bytes / 2, "sampling parameters");
+  if (s.parameters.bytes() < bytes) {
+    synchronize(ctx.stream);  // what runs may still read the old ones
+    s.parameters = Buffer(bytes + bytes / 2, DeviceKind::kCuda, "sampling parameters");
+  }
+  const auto put = [&](std::size_t at, const auto& list) {
+    if (!list.empty()) std::memcpy(static_cast<char*>(staging.memory.data()) + at, list.data(), list.size() * sizeof list[0]);
+  };
+  put(0, parameters);
+  put(s.bias_at, bias);
+  put(s.counts_at, counts);
+  put(s.forbidden_at, forbidden);
+  copy_bytes(s.parameters.data(), DeviceKind::kCuda, staging.memory.data(), DeviceKind::kCpu, bytes, ctx.stream);
+  staging.sent.record(ctx.stream);
+}
+
+void DeviceSampler::launch(Context& ctx, const Tensor& logits, const Tensor& tokens) {
+  ctx.begin_op(static_cast<double>(logits.bytes()), 0);
+  start(ctx, logits, tokens);
+}
+
+void DeviceSampler::start(Context& ctx, const Tensor& logits, const Tensor& tokens) {
+  State& s = *state_;
+  if (s.rows == 0) return;
+  const std::size_t bytes = static_cast<std::size_t>(s.rows) * sizeof(SampleResult);
+  if (s.results.bytes() < bytes) {
+    synchronize(ctx.stream);
+    s.results = Buffer(bytes, DeviceKind::kCuda, "sampling results");
+  }
+  Call c = begin_call(ctx, logits);
+  const char* const parameters = static_cast<const char*>(s.parameters.data());
+  c.rows = reinterpret_cast<const RowParameters*>(parameters);
+  c.bias = reinterpret_cast<const LogitBias*>(parameters + s.bias_at);
+  c.counts = reinterpret_cast<const TokenCount*>(parameters + s.counts_at);
+  c.forbidden = reinterpret_cast<const std::int32_t*>(parameters + s.forbidden_at);
+  c.results = static_cast<SampleResult*>(s.results.data());
+  c.tokens = tokens ? tokens.as<std::int32_t>() : nullptr;
+  c.listed = std::min(c.vocabulary, kListed);
+  if (s.needs.weigh) {
+    c.states = ctx.workspace.take<RowState>(s.rows);
+    c.part_mass = ctx.workspace.take<Mass>(s.rows * c.parts);
+  }
+  if (s.needs.list) {
+    c.bucket_mass = ctx.workspace.take<Mass>(s.rows * kBuckets);
+    c.bucket_count = ctx.workspace.take<std::uint32_t>(s.rows * kBuckets);
+    c.lists = ctx.workspace.take<Part>(s.rows * c.listed);
+  }
+  const Launch by_row{dim3(static_cast<unsigned>(s.rows)), dim3(kThreads), 0, true};
+  const Launch to_finish{dim3(static_cast<unsigned>(s.rows)), dim3(kFinishThreads), 0, true};
+  if (s.needs.adjust) cuda::launch(ctx, "sample", adjust, by_row, c);
+  dispatch_vectors(by_vectors(logits), [&](auto count) {
+    constexpr int kCount = decltype(count)::value;
+    cuda::launch(ctx, "sample", find_largest<kCount>, on_parts(c, s.rows), c);
+    if (s.needs.weigh) cuda::launch(ctx, "sample", weigh<kCount>, on_parts(c, s.rows), c);
+    if (s.needs.list) cuda::launch(ctx, "sample", collect<kCount>, on_parts(c, s.rows), c);
+  });
+  if (s.needs.weigh) cuda::launch(ctx, "sample", finish, to_finish, c);
+}
+
+void DeviceSampler::read(Context& ctx, std::span<SampleResult> results) {
+  State& s = *state_;
+  if (results.size() != static_cast<std::size_t>(s.rows))
+    fail(ErrorCode::kInvalidArgument, "sample: {} results for {} rows", results.size(), s.rows);
+  if (s.rows == 0) return;
+  if (s.returned.bytes() < results.size_bytes()) s.returned = PinnedBuffer(results.size_bytes(), "sampling results");
+  copy_bytes(s.returned.data(), DeviceKind::kCpu, s.results.data(), DeviceKind::kCuda, results.size_bytes(), ctx.stream);
+  synchronize(ctx.stream);
+  std::memcpy(results.data(), s.returned.data(), results.size_bytes());
+}
+
+void cuda::sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows,
+                  std::span<SampleResult> results) {
+  std::shared_ptr<void>& kept = library(ctx).sampler;
+  if (!kept) kept = std::make_shared<DeviceSampler>();
+  DeviceSampler& sampler = *static_cast<DeviceSampler*>(kept.get());
+  sampler.upload(ctx, rows);
+  sampler.start(ctx, logits, {});
+  sampler.read(ctx, results);
+  for (std::size_t r = 0; r < results.size(); ++r) {
+    if (results[r].token < 0) fail(ErrorCode::kDevice, "sample: non-finite logits in row {}", r);
+  }
+}
+
+}  // namespace gov::ops

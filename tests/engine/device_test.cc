@@ -1,0 +1,112 @@
+// The engine on a GPU beside the engine on the CPU: the same tokens, and log-probabilities that differ by rounding, whatever
+// the chunk, the block size and the company in the batch. Free blocks are filled with NaN before each step.
+#include <gtest/gtest.h>
+
+#include "model/device_weights.h"
+#include "tests/engine/test_support.h"
+#include "tests/test_device.h"
+
+namespace gov::test {
+namespace {
+
+class OnDevice : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    GOV_NEEDS_TEST_DEVICE();
+    host.emplace(random_model(small_config(GetParam()), 5, pool));
+    device.emplace(to_device(random_model(small_config(GetParam()), 5, pool), {test_ordinal(), false, {}}, pool));
+  }
+
+  EngineOptions options(std::int64_t chunk, std::int64_t block_size) const {
+    EngineOptions o;
+    o.context = 128;
+    o.chunk = chunk;
+    o.block_size = block_size;
+    o.check_blocks = true;
+    return o;
+  }
+  std::vector<Request> requests() const {
+    std::vector<Request> all;
+    const std::int64_t lengths[] = {23, 1, 70, 8, 7, 40};
+    for (std::uint64_t i = 0; i < 6; ++i) {
+      const GenerationOptions o = i % 2 ? sampled(20 + static_cast<std::int64_t>(i), i) : greedy(24);
+      all.push_back(make_request(random_prompt(lengths[i], 100 + i), o));
+      if (GetParam() && i % 3 == 0) all.back().images = {random_image(host->config, i), random_image(host->config, i + 50)};
+      if (i == 4) all.back().n = 3;
+    }
+    return all;
+  }
+  std::vector<RequestResult> run(const Model& model, const EngineOptions& o) {
+    Engine engine(model, nullptr, {}, o, pool);
+    std::vector<RequestResult> results = generate(engine, requests());
+    stats = engine.stats();
+    EXPECT_EQ(stats.free_full_blocks, stats.full_blocks);
+    EXPECT_EQ(stats.free_sliding_blocks, stats.sliding_blocks);
+    return results;
+  }
+  static void expect_close(const std::vector<RequestResult>& a, const std::vector<RequestResult>& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      ASSERT_EQ(a[i].choices.size(), b[i].choices.size());
+      for (std::size_t c = 0; c < a[i].choices.size(); ++c) {
+        SCOPED_TRACE(testing::Message() << "request " << i << ", choice " << c);
+        const Completion &x = a[i].choices[c], &y = b[i].choices[c];
+        EXPECT_EQ(x.tokens, y.tokens);
+        ASSERT_EQ(x.logprobs.size(), y.logprobs.size());
+        for (std::size_t t = 0; t < x.logprobs.size(); ++t) ASSERT_NEAR(x.logprobs[t], y.logprobs[t], 1e-3) << t;
+      }
+    }
+  }
+
+  ThreadPool pool{2};
+  std::optional<Model> host, device;
+  EngineStats stats;
+};
+
+TEST_P(OnDevice, EqualsTheCpuForEveryChunkAndBlockSize) {
+  const std::vector<RequestResult> expected = run(*host, options(16, 8));
+  for (const std::int64_t chunk : {1, 7, 512}) {
+    for (const std::int64_t block_size : {8, 64}) {
+      SCOPED_TRACE(testing::Message() << "chunk " << chunk << ", block " << block_size);
+      expect_close(run(*device, options(chunk, block_size)), expected);
+      EXPECT_EQ(stats.decode_path, "ops");
+      EXPECT_GT(stats.decode.replayed, 0);
+    }
+  }
+}
+
+TEST_P(OnDevice, PreemptionDoesNotChangeTheText) {
+  const std::vector<RequestResult> expected = run(*device, options(16, 8));
+  EngineOptions o = options(16, 8);
+  o.memory_limit = std::uint64_t{1} << 34;
+  const Engine whole(*device, nullptr, {}, o, pool);
+  const MemoryPlan plan = whole.plan();
+  o.memory_limit = plan.total() - plan.kv_cache + plan.kv_cache * 3 / 10;
+  expect_close(run(*device, o), expected);
+  EXPECT_GT(stats.preemptions, 0);
+}
+
+TEST_P(OnDevice, TheSameRequestsTwiceGiveTheSameBits) {
+  const std::vector<RequestResult> first = run(*device, options(16, 8)), second = run(*device, options(16, 8));
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    for (std::size_t c = 0; c < first[i].choices.size(); ++c)
+      expect_same(first[i].choices[c], second[i].choices[c], fmt::format("request {}, choice {}", i, c));
+  }
+}
+
+TEST_P(OnDevice, FastTypesRun) {
+  EngineOptions o = options(64, 64);
+  o.dtype = DType::kBF16;
+  for (const DType kv : {DType::kBF16, DType::kF8E4M3}) {
+    o.kv_dtype = kv;
+    for (const RequestResult& result : run(*device, o)) {
+      for (const Completion& c : result.choices) EXPECT_GE(c.tokens.size(), 20u);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, OnDevice, testing::Bool(),
+                         [](const auto& info) { return info.param ? "vision" : "text"; });
+
+}  // namespace
+}  // namespace gov::test
