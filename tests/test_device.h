@@ -8,7 +8,7 @@ namespace gov::test {
 
 inline std::string test_device() {
   const char* const name = std::getenv("GOV_TEST_DEVICE");
-  return name == nullptr ? "" : name;
+  return name == nullptr || std::string(name).rfind("cuda", 0) != 0 ? "" : name;
 }
 
 inline int test_ordinal() {

@@ -155,7 +155,9 @@ class Bench {
     name_ = std::filesystem::absolute(folder).lexically_normal().filename().string();
     if (name_.empty()) name_ = folder.string();
     const Timer timer;
+    const std::future<void> warm = warm_up(machine_);
     model_ = std::make_unique<Model>(load_model(folder, pool_, log));
+    warm.wait();
     const auto file_bytes = static_cast<double>(model_->weights.mapped ? model_->weights.mapped->file_bytes() : 0);
     // Mapping alone costs nothing; a model is loaded when every byte has come into memory.
     if (machine_.on_cuda()) {

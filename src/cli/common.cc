@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <future>
 #include <iostream>
 
 #include "cli/progress.h"
@@ -330,6 +331,12 @@ Config load_config(const std::filesystem::path& folder, const Log& log) {
   return parse_config(read_text_file(folder / "config.json", 16u << 20), log);
 }
 
+std::future<void> warm_up(const Machine& machine) {
+  return std::async(std::launch::async, [machine] {
+    if (machine.on_cuda()) use_cuda_device(machine.ordinal);
+  });
+}
+
 Session open_session(const CommonOptions& o, const Program& program, std::int64_t max_sequences) {
   const Machine machine = choose_machine(o);
   EngineOptions options = engine_options(o, machine);
@@ -337,9 +344,11 @@ Session open_session(const CommonOptions& o, const Program& program, std::int64_
   const CpuIsa isa = choose_isa(o);
   const Log log = make_log(o);
   Session session;
+  const std::future<void> warm = warm_up(machine);
   session.pool = std::make_unique<ThreadPool>(o.threads);
   session.package = std::make_unique<ModelPackage>(load_package(resolve_model(o.model, program), *session.pool, log));
   ModelPackage& package = *session.package;
+  warm.wait();
   package.model = place_model(std::move(package.model), o, options, machine, *session.pool);
   session.engine =
       std::make_unique<Engine>(package.model, &package.tokenizer, package.stop_ids, options, *session.pool, log);

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -65,6 +66,9 @@ CpuIsa choose_isa(const CommonOptions& o);
 DType dtype_of(const CommonOptions& o, const Machine& machine);
 DType kv_dtype_of(const CommonOptions& o, const Machine& machine);
 EngineOptions engine_options(const CommonOptions& o, const Machine& machine);
+
+// Wakes the GPU, which takes some tenths of a second, while other things are done.
+std::future<void> warm_up(const Machine& machine);
 
 // A context on the machine, with the stream that it needs there.
 struct Workplace {

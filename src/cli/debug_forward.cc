@@ -115,8 +115,7 @@ Rows encode(Context& ctx, const Model& model, DType dtype, const Inputs& in, Res
 }
 
 // Fills `builder` with all rows: per sequence its image rows, then its text. Every sequence has its own run of blocks.
-void build_batch(BatchBuilder& builder, const Inputs& in, const float* image_rows, const KvCacheSpec& spec, std::int64_t rows,
-                 std::int64_t hidden) {
+void build_batch(BatchBuilder& builder, const Inputs& in, const float* image_rows, const KvCacheSpec& spec, std::int64_t rows) {
   const std::int64_t image = rows - in.text, blocks = full_blocks_needed(spec, rows);
   builder.clear(blocks);
   for (std::int64_t b = 0; b < in.batch; ++b) {
@@ -125,7 +124,7 @@ void build_batch(BatchBuilder& builder, const Inputs& in, const float* image_row
     builder.begin_sequence(static_cast<std::int32_t>(rows), table, table);
     for (std::int64_t s = 0; s < rows; ++s) {
       const std::int64_t slot = b * blocks * spec.block_size + s;
-      const float* image_row = s < image ? image_rows + (b * image + s) * hidden : nullptr;
+      const ImageRow image_row = s < image ? ImageRow{image_rows, b * image + s} : ImageRow{};
       const std::int32_t token =
           s < image ? 0 : static_cast<std::int32_t>(in.ids[static_cast<std::size_t>(b * in.text + s - image)]);
       builder.add_row(token, static_cast<std::int32_t>(s), slot, slot, image_row);
@@ -159,7 +158,7 @@ void run_model(Context& ctx, const Model& model, const EngineOptions& types, con
   const KvCache cache(c, spec, ctx.device);
   Activations acts(c, in.batch * rows, in.batch * rows, {ctx.device, types.dtype});
   BatchBuilder builder;
-  build_batch(builder, in, static_cast<const float*>(image_rows.memory.data()), spec, rows, c.hidden_size);
+  build_batch(builder, in, static_cast<const float*>(image_rows.memory.data()), spec, rows);
   ctx.trace = [&](std::string_view name, const Tensor& value) { record(results, name, value, in.batch, rows); };
   if (ctx.on_cuda()) {
     BatchUploader uploader(in.batch * rows, in.batch, blocks, c.hidden_size);

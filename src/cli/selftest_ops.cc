@@ -298,6 +298,14 @@ OpRun run_rows(Context& ctx) {
   return {values(ctx, x), expected};
 }
 
+OpRun run_prepend(Context& ctx) {
+  const Owned token = random({101}, 1, "token", DType::kBF16), x = random({2, 3, 101}, 2, "x"),
+              positions = random({4, 101}, 3, "positions");
+  const Owned out = make(DType::kF32, {2, 4, 101}, "out");
+  ops::prepend_token(ctx, token.on(ctx), x.on(ctx), positions.on(ctx), out.on(ctx));
+  return {values(ctx, out), reference::prepend_token(wide(token), wide(x), wide(positions), 2)};
+}
+
 OpRun run_patches(Context& ctx) {
   const Owned pixels = random({2, 3, 15, 16}, 1, "pixels"), w = random({33, 3, 5, 5}, 2, "weight", DType::kBF16, 0.2f),
               b = random({33}, 3, "bias");
@@ -367,6 +375,7 @@ std::vector<OpCase> op_cases() {
       {"gelu tanh", [](Context& ctx) { return run_gelu(ctx, ops::Gelu::kTanh); }},
       {"gelu quick", [](Context& ctx) { return run_gelu(ctx, ops::Gelu::kQuick); }},
       {"patch_embed", run_patches},
+      {"prepend_token", run_prepend},
       {"cross_entropy", run_cross_entropy},
       {"sample", run_sample},
   };

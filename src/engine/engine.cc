@@ -50,6 +50,10 @@ struct Engine::Impl {
   void cancel_where_asked();
   void encode_images(Step& step);
   std::vector<Drawn> run(const Step& step);
+  void fail_all(std::span<Sequence* const> sequences, const std::exception_ptr& error);
+  void start(const Step& step, bool ahead);
+  void finish_started();
+  void check_blocks();
   void advance(const Step& step, std::span<const Drawn> drawn);
   void accept(const Drawn& drawn);
   void settle();
@@ -66,6 +70,8 @@ struct Engine::Impl {
   std::vector<RequestState*> active;                            // not finished yet
   RequestId next_id = 1;
   bool stepping = false;
+  // Sequences of the decode step that is under way on a GPU, those that have ended since as null; empty: none is.
+  std::vector<Sequence*> started;
 };
 
 Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::int32_t> stop_ids,
@@ -109,17 +115,21 @@ bool Engine::step() {
   if (e.stepping) fail(ErrorCode::kInvalidArgument, "step() called from a callback");
   e.cancel_where_asked();
   e.settle();
-  if (e.scheduler.idle()) return false;
+  if (e.started.empty() && e.scheduler.idle()) return false;
   e.stepping = true;
   try {
-    Step step = e.scheduler.schedule();
-    if (e.size.options.check_blocks) {
-      if (const std::string fault = e.scheduler.check(); !fault.empty()) throw std::logic_error(fault);
-      e.runner.poison_free_blocks(e.scheduler.blocks());
+    if (e.started.empty()) {
+      Step step = e.scheduler.schedule();
+      e.check_blocks();
+      e.encode_images(step);
+      if (e.runner.can_start(step)) {
+        e.start(step, /*ahead=*/false);
+      } else {
+        const std::vector<Drawn> drawn = e.run(step);
+        e.advance(step, drawn);
+      }
     }
-    e.encode_images(step);
-    const std::vector<Drawn> drawn = e.run(step);
-    e.advance(step, drawn);
+    if (!e.started.empty()) e.finish_started();
   } catch (...) {
     e.stepping = false;
     throw;
@@ -148,6 +158,69 @@ void Engine::Impl::encode_images(Step& step) {
   stats.encode_seconds += timer.seconds();
 }
 
+void Engine::Impl::check_blocks() {
+  if (!size.options.check_blocks) return;
+  if (const std::string fault = scheduler.check(); !fault.empty()) throw std::logic_error(fault);
+  runner.poison_free_blocks(scheduler.blocks());
+}
+
+void Engine::Impl::fail_all(std::span<Sequence* const> sequences, const std::exception_ptr& error) {
+  for (Sequence* s : sequences) {
+    if (s) s->request->error = error;
+  }
+}
+
+// Starts a decode step on a GPU; finish_started() goes on with it.
+void Engine::Impl::start(const Step& step, bool ahead) {
+  std::vector<Sequence*> sequences;
+  for (const ScheduledRows& rows : step.rows) sequences.push_back(rows.sequence);
+  try {
+    runner.start(step, scheduler.blocks(), ahead);
+    started = std::move(sequences);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) {
+      fail_all(sequences, std::current_exception());
+      return;
+    }
+    for (Sequence* s : sequences) s->request->cancelled = true;
+  } catch (...) {
+    fail_all(sequences, std::current_exception());
+  }
+}
+
+// Starts the step after the one under way, if what comes is certain enough, then waits for that one's tokens: the device
+// goes on while the host looks at them. A sequence that they end has one row too many in the step after, which is dropped.
+void Engine::Impl::finish_started() {
+  const Timer timer;
+  const std::vector<Sequence*> current = std::exchange(started, {});
+  const auto goes_on = [](const Sequence* s) { return s && !s->request->ended() && s->can_run_ahead(); };
+  Step next;
+  if (std::all_of(current.begin(), current.end(), goes_on) && scheduler.schedule_ahead(current, next)) {
+    check_blocks();
+    start(next, /*ahead=*/true);
+  } else {
+    runner.copy_blocks(next.copies);  // the tables name the copies already
+  }
+  std::vector<Drawn> drawn;
+  try {
+    drawn = runner.finish();
+  } catch (...) {  // the device failed: nothing that was started is of use
+    fail_all(current, std::current_exception());
+    runner.drop_started();
+    started.clear();
+  }
+  ++stats.steps;
+  for (std::size_t i = 0; i < drawn.size(); ++i) {
+    Sequence* const s = current[i];
+    if (!s || s->done || s->request->ended()) continue;
+    ++stats.decode_rows;
+    s->computed = s->rows();
+    accept({s, drawn[i].result});
+    if (s->done) scheduler.remove(*s);
+  }
+  stats.decode_seconds += timer.seconds();
+}
+
 // The model's part of a step. What fails here fails every request of the step.
 std::vector<Drawn> Engine::Impl::run(const Step& step) {
   if (step.rows.empty()) return {};
@@ -157,9 +230,8 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
   RequestState* const alone = step.rows.size() == 1 ? step.rows.front().sequence->request : nullptr;
   if (alone && alone->request.cancel && !outer_cancel) ctx.cancel = alone->request.cancel;
   const Timer timer;
-  const auto fail_all = [&](const std::exception_ptr& error) {
-    for (const ScheduledRows& rows : step.rows) rows.sequence->request->error = error;
-  };
+  std::vector<Sequence*> sequences;
+  for (const ScheduledRows& rows : step.rows) sequences.push_back(rows.sequence);
   std::vector<Drawn> drawn;
   try {
     drawn = runner.run(step, scheduler.blocks());
@@ -167,10 +239,10 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
     if (error.code() == ErrorCode::kCancelled) {
       for (const ScheduledRows& rows : step.rows) rows.sequence->request->cancelled = true;
     } else {
-      fail_all(std::current_exception());
+      fail_all(sequences, std::current_exception());
     }
   } catch (...) {
-    fail_all(std::current_exception());
+    fail_all(sequences, std::current_exception());
   }
   ctx.cancel = outer_cancel;
   bool decoding = true;
@@ -224,6 +296,7 @@ void Engine::Impl::settle() {
     if (!state->finished) continue;
     for (const std::unique_ptr<Sequence>& s : state->sequences) {
       scheduler.remove(*s);
+      std::replace(started.begin(), started.end(), s.get(), static_cast<Sequence*>(nullptr));
       if (!s->done && state->cancelled) s->finish(FinishReason::kCancelled);
     }
     state->total_seconds = state->timer.seconds();
@@ -231,6 +304,10 @@ void Engine::Impl::settle() {
     state->request.images = {};
   }
   std::erase_if(active, [](const RequestState* state) { return state->finished; });
+  if (!started.empty() && std::all_of(started.begin(), started.end(), [](const Sequence* s) { return s == nullptr; })) {
+    started.clear();
+    runner.drop_started();
+  }
   update_block_counts();
 }
 

@@ -81,11 +81,7 @@ void ModelRunner::encode(RequestState& state, std::span<const std::size_t> image
 }
 
 std::vector<Drawn> ModelRunner::run(const Step& step, const BlockManager& blocks) {
-  for (const BlockCopy& copy : step.copies) copy_block(copy);
-  if (decode_ && decodes_only(step)) {
-    run_decode(step, blocks);
-    return sample(step);
-  }
+  copy_blocks(step.copies);
   std::int64_t longest = 0;
   for (const ScheduledRows& rows : step.rows) longest = std::max(longest, rows.end);
   batch_.clear(full_blocks_needed(cache_.spec(), longest));
@@ -96,41 +92,62 @@ std::vector<Drawn> ModelRunner::run(const Step& step, const BlockManager& blocks
   return sample(step);
 }
 
-bool ModelRunner::decodes_only(const Step& step) const {
-  return std::all_of(step.rows.begin(), step.rows.end(), [](const ScheduledRows& rows) {
-    return rows.sample && rows.end - rows.begin == 1 && rows.sequence->image_row(rows.begin) < 0;
-  });
+bool ModelRunner::can_start(const Step& step) const {
+  return decode_ && !step.rows.empty() && !ctx_.trace &&
+         std::all_of(step.rows.begin(), step.rows.end(), [](const ScheduledRows& rows) {
+           return rows.sample && rows.end - rows.begin == 1 && rows.sequence->image_row(rows.begin) < 0;
+         });
 }
 
-void ModelRunner::run_decode(const Step& step, const BlockManager& blocks) {
+void ModelRunner::start(const Step& step, const BlockManager& blocks, bool ahead) {
+  copy_blocks(step.copies);
   std::vector<DecodeRow> rows;
+  std::vector<ops::SampleRow> sample_rows;
+  Started started{{}, turn_ ^= 1};
   for (const ScheduledRows& scheduled : step.rows) {
     const Sequence& s = *scheduled.sequence;
     const std::int64_t position = scheduled.begin;
     const auto used = static_cast<std::size_t>(full_blocks_needed(cache_.spec(), position + 1));
-    rows.push_back({s.token(position), static_cast<std::int32_t>(position), blocks.full_slot(s.blocks, position),
-                    blocks.sliding_slot(s.blocks, position), std::span(s.blocks.full).first(used),
-                    std::span(s.blocks.sliding).first(used)});
+    rows.push_back({ahead ? 0 : s.token(position), static_cast<std::int32_t>(position),
+                    blocks.full_slot(s.blocks, position), blocks.sliding_slot(s.blocks, position),
+                    std::span(s.blocks.full).first(used), std::span(s.blocks.sliding).first(used)});
+    sample_rows.push_back(s.sample_row(ahead ? 1 : 0));
+    started.sequences.push_back(scheduled.sequence);
   }
-  decode_->set(ctx_, rows);
+  ops::DeviceSampler& sampler = samplers_[started.sampler];
+  decode_->set(ctx_, rows, ahead);
+  sampler.upload(ctx_, sample_rows);
   decode_->run(ctx_);
+  sampler.launch(ctx_, acts_.logits.slice(0, static_cast<std::int64_t>(rows.size())), decode_->tokens());
+  sampler.send(ctx_);
+  started_.push_back(std::move(started));
+}
+
+std::vector<Drawn> ModelRunner::finish() {
+  const Started started = std::move(started_.front());
+  started_.pop_front();
+  std::vector<ops::SampleResult> results(started.sequences.size());
+  samplers_[started.sampler].read(ctx_, results);
+  std::vector<Drawn> drawn;
+  for (std::size_t i = 0; i < results.size(); ++i) drawn.push_back({started.sequences[i], results[i]});
+  return drawn;
 }
 
 void ModelRunner::add_rows(const ScheduledRows& rows, const BlockManager& blocks) {
   const Sequence& s = *rows.sequence;
-  const std::int64_t hidden = model_.config.hidden_size, per_image = model_.config.vision.tokens();
+  const std::int64_t per_image = model_.config.vision.tokens();
   const std::size_t used = static_cast<std::size_t>(full_blocks_needed(cache_.spec(), rows.end));
   // Full blocks may be reserved further ahead than this step goes.
   batch_.begin_sequence(static_cast<std::int32_t>(rows.end), std::span(s.blocks.full).first(used),
                         std::span(s.blocks.sliding).first(used));
   for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-    const float* embed = nullptr;
+    ImageRow image;
     if (const std::int32_t image_row = s.image_row(row); image_row >= 0) {
       const Buffer& embeds = s.request->image_embeds[static_cast<std::size_t>(image_row / per_image)];
-      embed = static_cast<const float*>(embeds.data()) + (image_row % per_image) * hidden;
+      image = {static_cast<const float*>(embeds.data()), image_row % per_image};
     }
     batch_.add_row(s.token(row), static_cast<std::int32_t>(row), blocks.full_slot(s.blocks, row),
-                   blocks.sliding_slot(s.blocks, row), embed);
+                   blocks.sliding_slot(s.blocks, row), image);
   }
   if (rows.sample) batch_.want_logits();
 }
@@ -157,12 +174,14 @@ std::vector<Drawn> ModelRunner::sample(const Step& step) {
   return drawn;
 }
 
-void ModelRunner::copy_block(const BlockCopy& copy) {
-  for (std::int64_t layer = 0; layer < model_.config.num_hidden_layers; ++layer) {
-    if (model_.config.is_sliding(layer) != copy.sliding) continue;
-    for (const Tensor& cache : {cache_.layer(layer).k, cache_.layer(layer).v}) {
-      const Tensor from = cache.slice(copy.from, 1), to = cache.slice(copy.to, 1);
-      copy_bytes(to.data, to.device, from.data, from.device, from.bytes(), ctx_.stream);
+void ModelRunner::copy_blocks(std::span<const BlockCopy> copies) {
+  for (const BlockCopy& copy : copies) {
+    for (std::int64_t layer = 0; layer < model_.config.num_hidden_layers; ++layer) {
+      if (model_.config.is_sliding(layer) != copy.sliding) continue;
+      for (const Tensor& cache : {cache_.layer(layer).k, cache_.layer(layer).v}) {
+        const Tensor from = cache.slice(copy.from, 1), to = cache.slice(copy.to, 1);
+        copy_bytes(to.data, to.device, from.data, from.device, from.bytes(), ctx_.stream);
+      }
     }
   }
 }

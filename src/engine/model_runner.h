@@ -1,6 +1,8 @@
 #pragma once
 // Runs one step of the scheduler: images, then the rows through the model, then one token for each row that wants one.
 
+#include <array>
+#include <deque>
 #include <optional>
 
 #include "engine/scheduler.h"
@@ -8,6 +10,7 @@
 #include "model/batch.h"
 #include "model/decode.h"
 #include "model/transformer.h"
+#include "ops/sample_device.h"
 #include "tensor/device.h"
 
 namespace gov {
@@ -43,15 +46,21 @@ class ModelRunner {
   std::int64_t encode_images(const ScheduledRows& rows);
   // Runs the step. The images of all rows must be encoded.
   std::vector<Drawn> run(const Step& step, const BlockManager& blocks);
+  // Whether the step can be started without waiting for it: one row of each sequence, on a GPU.
+  bool can_start(const Step& step) const;
+  // Starts such a step; finish() has its results later, in order. One step may be started ahead: before finish() of the one
+  // before, with the same sequences, whose tokens it takes on the device.
+  void start(const Step& step, const BlockManager& blocks, bool ahead);
+  std::vector<Drawn> finish();
+  void copy_blocks(std::span<const BlockCopy> copies);
+  // Forgets what was started.
+  void drop_started() { started_.clear(); }
   // Fills every free block with NaN, so that a test sees whether anything reads what no sequence owns.
   void poison_free_blocks(const BlockManager& blocks);
 
  private:
-  void copy_block(const BlockCopy& copy);
   void encode(RequestState& state, std::span<const std::size_t> images);
   void add_rows(const ScheduledRows& rows, const BlockManager& blocks);
-  bool decodes_only(const Step& step) const;
-  void run_decode(const Step& step, const BlockManager& blocks);
   std::vector<Drawn> sample(const Step& step);
 
   const Model& model_;
@@ -64,6 +73,13 @@ class ModelRunner {
   BatchBuilder batch_;
   std::optional<BatchUploader> uploader_;  // on a GPU
   std::optional<DecodeRunner> decode_;     // on a GPU
+  struct Started {
+    std::vector<Sequence*> sequences;
+    std::size_t sampler;
+  };
+  std::deque<Started> started_;
+  std::array<ops::DeviceSampler, 2> samplers_;  // in turn
+  std::size_t turn_ = 0;
 };
 
 }  // namespace gov

@@ -57,6 +57,17 @@ Step Scheduler::schedule() {
   return step;
 }
 
+bool Scheduler::schedule_ahead(std::span<Sequence* const> sequences, Step& step) {
+  if (!std::equal(running_.begin(), running_.end(), sequences.begin(), sequences.end())) return false;
+  if (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < limits_.max_sequences) return false;
+  for (Sequence* s : sequences) {
+    const std::int64_t row = s->rows();  // of the token that is being drawn
+    if (!s->forks.empty() || !blocks_.prepare(s->blocks, row, row + 1, step.copies)) return false;
+    step.rows.push_back({s, row, row + 1, true});
+  }
+  return true;
+}
+
 // Starts the other choices of a prompt that is computed up to its last row. Those that may not run now will compute the
 // prompt themselves.
 void Scheduler::fork(Sequence& leader) {

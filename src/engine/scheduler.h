@@ -42,6 +42,10 @@ class Scheduler {
   // The rows of the next step; empty only when idle. The caller sets `computed` of each sequence after the run.
   Step schedule();
 
+  // The decode step after one of these sequences that still runs: their tokens are not known yet, but where they go is.
+  // False if something else may come first (other sequences, blocks that are missing).
+  bool schedule_ahead(std::span<Sequence* const> sequences, Step& step);
+
   const BlockManager& blocks() const { return blocks_; }
   std::string check() const;  // BlockManager::check over all sequences
   std::int64_t preemptions() const { return preemptions_; }

@@ -68,15 +68,20 @@ std::int32_t Sequence::token(std::int64_t row) const {
                            : completion.tokens[static_cast<std::size_t>(row - prompt_rows)];
 }
 
-ops::SampleRow Sequence::sample_row() const {
+bool Sequence::can_run_ahead() const {
+  return !penalised_ && static_cast<std::int64_t>(completion.tokens.size()) + 1 < request->max_new_tokens;
+}
+
+ops::SampleRow Sequence::sample_row(std::int64_t ahead) const {
   const GenerationOptions& options = request->request.options;
   ops::SampleRow row;
   row.params = options.sampling;
-  row.draw = completion.tokens.size();
+  const std::int64_t index = static_cast<std::int64_t>(completion.tokens.size()) + ahead;
+  row.draw = static_cast<std::uint64_t>(index);
   row.stream = static_cast<std::uint64_t>(completion.choice);
   row.counts = counts_;
   row.bias = options.logit_bias;
-  const bool early = static_cast<std::int64_t>(completion.tokens.size()) < options.min_new_tokens;
+  const bool early = index < options.min_new_tokens;
   row.forbidden = early ? forbidden_early_ : rules->forbidden;
   row.top_logprobs = options.logprobs;
   return row;

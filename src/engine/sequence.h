@@ -72,8 +72,11 @@ struct Sequence {
                                             : completion.choice < other.completion.choice;
   }
 
-  // How the next token is to be drawn. The spans stay valid until accept().
-  ops::SampleRow sample_row() const;
+  // How the next token is to be drawn, or the one `ahead` after it. The spans stay valid until accept().
+  ops::SampleRow sample_row(std::int64_t ahead = 0) const;
+  // Whether the token after the next is wanted, unless a stop rule ends the sequence, and can be drawn without knowing the
+  // next one.
+  bool can_run_ahead() const;
   // Takes the drawn token: text, stop rules, callback. An exception of the callback passes through.
   void accept(const ops::SampleResult& drawn);
   // Ends it where it is; the text held back so far is kept.

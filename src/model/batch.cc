@@ -44,13 +44,13 @@ void BatchBuilder::begin_sequence(std::int32_t kv_len, std::span<const std::int3
 }
 
 void BatchBuilder::add_row(std::int32_t token, std::int32_t position, std::int64_t full_slot, std::int64_t sliding_slot,
-                           const float* image_row) {
-  if (image_row) {
+                           ImageRow image) {
+  if (image.image) {
     vision_rows_.push_back(static_cast<std::int32_t>(tokens_.size()));
-    image_rows_.push_back(image_row);
+    image_rows_.push_back(image);
   }
-  tokens_.push_back(image_row ? 0 : token);
-  modality_.push_back(image_row ? 1 : 0);
+  tokens_.push_back(image.image ? 0 : token);
+  modality_.push_back(image.image ? 1 : 0);
   positions_.push_back(position);
   full_slots_.push_back(full_slot);
   sliding_slots_.push_back(sliding_slot);
@@ -83,7 +83,10 @@ Batch BatchBuilder::describe() const {
 Batch BatchBuilder::view(std::int64_t hidden_size) {
   Batch b = describe();
   vision_embeds_.clear();
-  for (const float* row : image_rows_) vision_embeds_.insert(vision_embeds_.end(), row, row + hidden_size);
+  for (const auto& [image, row] : image_rows_) {
+    const float* const begin = image + row * hidden_size;
+    vision_embeds_.insert(vision_embeds_.end(), begin, begin + hidden_size);
+  }
   b.vision_embeds = Tensor::of(vision_embeds_.data(), {b.vision_rows.rows(), hidden_size}, "vision_embeds");
   return b;
 }
@@ -129,11 +132,14 @@ Batch BatchUploader::upload(const BatchBuilder& builder, void* stream) {
 
   b.vision_embeds = Tensor(embeds_.data(), DType::kF32, {b.vision_rows.rows(), hidden_size_}, "vision_embeds",
                            DeviceKind::kCuda);
-  const std::vector<const float*>& rows = builder.image_rows_;
-  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {  // runs of neighbouring rows
-    for (end = begin + 1; end < rows.size() && rows[end] == rows[end - 1] + hidden_size_;) ++end;
+  const std::vector<ImageRow>& rows = builder.image_rows_;
+  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {  // runs of one image's rows
+    const auto follows = [&](std::size_t i) {
+      return rows[i].image == rows[i - 1].image && rows[i].row == rows[i - 1].row + 1;
+    };
+    for (end = begin + 1; end < rows.size() && follows(end);) ++end;
     copy_bytes(static_cast<float*>(embeds_.data()) + static_cast<std::int64_t>(begin) * hidden_size_, DeviceKind::kCuda,
-               rows[begin], DeviceKind::kCuda, (end - begin) * static_cast<std::size_t>(hidden_size_) * sizeof(float),
+               rows[begin].image + rows[begin].row * hidden_size_, DeviceKind::kCuda, (end - begin) * static_cast<std::size_t>(hidden_size_) * sizeof(float),
                stream);
   }
   return b;

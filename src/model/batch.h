@@ -30,6 +30,12 @@ struct Batch {
   std::int64_t max_rows = 0, max_keys = 0;
 };
 
+// Row `row` of an encoded image [rows, H], on the device of the batch.
+struct ImageRow {
+  const float* image = nullptr;
+  std::int64_t row = 0;
+};
+
 // Owner of a batch on the host, filled row by row.
 class BatchBuilder {
  public:
@@ -38,10 +44,9 @@ class BatchBuilder {
   // Starts the next sequence, which will have kv_len keys after this batch.
   void begin_sequence(std::int32_t kv_len, std::span<const std::int32_t> full_table,
                       std::span<const std::int32_t> sliding_table);
-  // Appends a row to the current sequence. image_row: [H] embedding of an image row, which is read (on its device) when the
-  // batch is made, or nullptr for a text token.
+  // Appends a row to the current sequence: of an image, whose memory is read when the batch is made, or a text token.
   void add_row(std::int32_t token, std::int32_t position, std::int64_t full_slot, std::int64_t sliding_slot,
-               const float* image_row);
+               ImageRow image = {});
   // Asks for the logits of the row added last.
   void want_logits();
   std::int64_t rows() const { return static_cast<std::int64_t>(tokens_.size()); }
@@ -58,7 +63,7 @@ class BatchBuilder {
   std::vector<std::uint8_t> modality_;
   std::vector<std::int64_t> full_slots_, sliding_slots_;
   std::vector<std::int32_t> full_tables_, sliding_tables_;
-  std::vector<const float*> image_rows_;  // [vision_rows_]
+  std::vector<ImageRow> image_rows_;      // [vision_rows_]
   std::vector<float> vision_embeds_;      // of view()
 };
 

@@ -4,7 +4,9 @@
 #include <bit>
 #include <cstring>
 
+#include "model/fused_decode.h"
 #include "ops/device_only.h"
+#include "ops/sample_device.h"
 
 namespace gov {
 namespace {
@@ -52,7 +54,10 @@ Batch first_rows(const Batch& all, std::int64_t rows) {
 
 std::unique_ptr<DecodeStep> make_decode_step(const Model& model, const KvCache& cache, Activations& acts,
                                              std::string_view path) {
-  if (path == "auto" || path == "ops") return std::make_unique<OpsStep>(model, cache, acts);
+  auto ops_step = std::make_unique<OpsStep>(model, cache, acts);
+  if (path == "ops" || (path == "auto" && !fused_decode_supported(model))) return ops_step;
+  if (path == "auto" || path == "fused") return make_fused_decode(model, cache, acts, false, std::move(ops_step));
+  if (path == "fused-int8") return make_fused_decode(model, cache, acts, true, std::move(ops_step));
   fail(ErrorCode::kInvalidArgument, "there is no decode path '{}'", printable(path));
 }
 
@@ -104,7 +109,7 @@ DecodeRunner::DecodeRunner(const Model& model, const KvCache& cache, Activations
   synchronize(nullptr);
 }
 
-void DecodeRunner::set(Context& ctx, std::span<const DecodeRow> rows) {
+void DecodeRunner::set(Context& ctx, std::span<const DecodeRow> rows, bool keep_tokens) {
   GOV_DCHECK(static_cast<std::int64_t>(rows.size()) <= max_sequences_);
   copied_.wait();
   rows_ = static_cast<std::int64_t>(rows.size());
@@ -122,7 +127,10 @@ void DecodeRunner::set(Context& ctx, std::span<const DecodeRow> rows) {
     staged_.sliding.slots.as<std::int64_t>()[i] = row.sliding_slot;
     longest_ = std::max<std::int64_t>(longest_, row.position + 1);
   }
-  copy_bytes(whole_.tokens.data, DeviceKind::kCuda, staging_.data(), DeviceKind::kCpu, header_bytes_, ctx.stream);
+  const Tensor& first = keep_tokens ? staged_.positions : staged_.tokens;
+  const auto skipped = static_cast<std::size_t>(static_cast<char*>(first.data) - static_cast<char*>(staging_.data()));
+  copy_bytes((keep_tokens ? whole_.positions : whole_.tokens).data, DeviceKind::kCuda, first.data, DeviceKind::kCpu,
+             header_bytes_ - skipped, ctx.stream);
   set_tables(ctx, rows);
   copied_.record(ctx.stream);
 }
@@ -151,7 +159,7 @@ void DecodeRunner::set_tables(Context& ctx, std::span<const DecodeRow> rows) {
 void DecodeRunner::run_directly(Context& ctx, const Batch& batch, bool feed) {
   step_->run(ctx, batch);
   if (!feed) return;
-  ops::argmax_rows(ctx, acts_.logits.slice(0, batch.tokens.rows()), batch.tokens);
+  ops::sample_greedy_device(ctx, acts_.logits.slice(0, batch.tokens.rows()), batch.tokens);
   ops::advance_rows(ctx, {batch.positions, batch.kv_lens, batch.full.slots, batch.sliding.slots, batch.full.block_tables,
                           batch.sliding.block_tables, block_size_});
 }

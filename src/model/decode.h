@@ -23,7 +23,10 @@ class DecodeStep {
 };
 
 // path: "auto", or one of those that path() names; Error kInvalidArgument for another. All must outlive the step.
-//   ops    the composed ops
+//   ops         the composed ops
+//   fused       one sequence: six kernels a layer (fused_decode.h); more: the composed ops
+//   fused-int8  the same, attention and head matrices in int8
+// auto takes fused where the model and the GPU allow it.
 std::unique_ptr<DecodeStep> make_decode_step(const Model& model, const KvCache& cache, Activations& acts,
                                              std::string_view path = "auto");
 
@@ -49,8 +52,8 @@ class DecodeRunner {
   const char* path() const { return step_->path(); }
   const DecodeStats& stats() const { return stats_; }
 
-  // Brings the rows of the next step to the device.
-  void set(Context& ctx, std::span<const DecodeRow> rows);
+  // Brings the rows of the next step to the device. keep_tokens: the tokens are in tokens() already.
+  void set(Context& ctx, std::span<const DecodeRow> rows, bool keep_tokens = false);
   // Runs the step of the rows that were set; logits of row i in acts.logits[i]. With `feed`, every sequence then moves on
   // by its likeliest token, on the device, and run() may be called again without set(): the block tables that were set
   // must reach that far. The tokens are in tokens().

@@ -73,6 +73,13 @@ __device__ inline void pin(std::uint32_t (&x)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(x[i])::"memory");
 }
 
+// The same in all lanes, and known to be so: wgmma must not stand in code that the compiler takes for divergent.
+__device__ inline int uniform(int x) { return __shfl_sync(kAllLanes, x, 0); }
+__device__ inline TileInfo uniform(const TileInfo& t) {
+  return {uniform(t.first_row), uniform(t.rows), uniform(t.position), uniform(t.keys),
+          uniform(t.first),     uniform(t.end),  uniform(t.kv_head)};
+}
+
 __device__ inline void warpgroup_sync(int group) {
   asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(kWarpgroup) : "memory");
 }
@@ -223,7 +230,9 @@ struct GroupState {
 
 template <int kKeys>
 __device__ void issue_scores(GroupState<kKeys>& state, std::uint32_t queries, std::uint32_t keys) {
-  const std::uint64_t q = operand_descriptor(queries), k = operand_descriptor(keys);
+  const std::uint64_t q = swizzled_operand(queries), k = swizzled_operand(keys);
+  pin(state.s);
+  wgmma_fence();
   wgmma_scores<false>(state.s, q, k);
 #pragma unroll
   for (int i = 1; i < kDim / 16; ++i) wgmma_scores<true>(state.s, q + 2 * i, k + 2 * i);
@@ -232,7 +241,10 @@ __device__ void issue_scores(GroupState<kKeys>& state, std::uint32_t queries, st
 
 template <int kKeys>
 __device__ void issue_sums(GroupState<kKeys>& state, std::uint32_t values) {
-  const std::uint64_t v = operand_descriptor(values);
+  const std::uint64_t v = swizzled_operand(values);
+  pin(state.p);
+  pin(state.sums);
+  wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kKeys / 16; ++i)
     wgmma_values(state.sums, state.p[4 * i], state.p[4 * i + 1], state.p[4 * i + 2], state.p[4 * i + 3], v + 128 * i);
@@ -293,6 +305,8 @@ __device__ bool soften(GroupState<kKeys>& state, int key, bool masked, float sca
     }
     state.sum[h] += even + odd;
   }
+  // Never so; but what the answer depends on is then done here, not behind the wait for the tensor cores that follows.
+  if (__any_sync(kAllLanes, fminf(state.sum[0], state.sum[1]) < 0)) __nanosleep(1);
   return rescale;
 }
 
@@ -401,7 +415,6 @@ __device__ void run_tile(const Attention& a, const HopperShared<kKeys>& shared, 
   if (tile.first < tile.end) {
     float shrink[2];
     barrier_wait(shared.keys_full(rings.keys.stage), rings.keys.parity);
-    wgmma_fence();
     issue_scores(state, queries, shared.base + shared.keys_at(rings.keys.stage));
     wgmma_wait<0>();
     pin(state.s);
@@ -412,10 +425,6 @@ __device__ void run_tile(const Attention& a, const HopperShared<kKeys>& shared, 
     int key = tile.first + kKeys;
     for (; key < tile.end; key += kKeys) {
       barrier_wait(shared.keys_full(rings.keys.stage), rings.keys.parity);
-      pin(state.s);
-      pin(state.p);
-      pin(state.sums);
-      wgmma_fence();
       issue_scores(state, queries, shared.base + shared.keys_at(rings.keys.stage));
       barrier_wait(shared.values_full(rings.values.stage), rings.values.parity);
       issue_sums(state, shared.base + shared.values_at(rings.values.stage));
@@ -438,9 +447,6 @@ __device__ void run_tile(const Attention& a, const HopperShared<kKeys>& shared, 
     barrier_wait(shared.values_full(rings.values.stage), rings.values.parity);
     if (key > tile.end)
       clear_values<kKeys>(shared.raw + shared.values_at(rings.values.stage), kKeys - (key - tile.end), group);
-    pin(state.p);
-    pin(state.sums);
-    wgmma_fence();
     issue_sums(state, shared.base + shared.values_at(rings.values.stage));
     wgmma_wait<0>();
     pin(state.sums);
@@ -498,12 +504,12 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     if (threadIdx.x < kWarp) copy_tiles<kKeys>(a, plan, shared, &q_map, &k_map, &v_map);
   } else {
     registers_take<160>();
-    const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
+    const int group = uniform(static_cast<int>(threadIdx.x) / kWarpgroup - 1);
     const float scale = a.scale * kLog2E;
     GroupRings<kKeys> rings;
     while (true) {
       barrier_wait(shared.queries_full(rings.queries.stage), rings.queries.parity);
-      const TileInfo tile = shared.info[rings.queries.stage];
+      const TileInfo tile = uniform(shared.info[rings.queries.stage]);
       if (tile.rows == 0) break;
       if (group * 64 < tile.rows * a.group) run_tile<kKeys>(a, shared, tile, group, scale, rings);
       else skip_tile<kKeys>(shared, tile, rings);

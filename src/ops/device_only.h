@@ -19,14 +19,11 @@ void fill_value(Context& ctx, const Tensor& out, float value);
 // [E, out, in/32]; out BF16 [E, out, in].
 void expand_mxfp4(Context& ctx, const Tensor& blocks, const Tensor& scales, const Tensor& out);
 
-// tokens[r] = index of the largest of logits[r], ties to the lowest. logits F32 [R, V]; tokens I32 [R].
-void argmax_rows(Context& ctx, const Tensor& logits, const Tensor& tokens);
-
 // The batch arrays of a decode step (model/batch.h), one row a sequence; rows of kv_lens 0 are padding and stay.
 struct DecodeArrays {
-  Tensor positions, kv_lens;            // I32 [R]
-  Tensor full_slots, sliding_slots;     // I64 [R]
-  Tensor full_tables, sliding_tables;   // I32 [R, max_blocks]
+  Tensor positions, kv_lens;           // I32 [R]
+  Tensor full_slots, sliding_slots;    // I64 [R]
+  Tensor full_tables, sliding_tables;  // I32 [R, max_blocks]
   std::int64_t block_size = 0;
 };
 // Moves every sequence on by one position. The block tables must reach that far already.

@@ -1,4 +1,4 @@
-// Feeds a decode step from the one before it: the likeliest tokens, and every sequence one position on.
+// Moves the sequences of a decode step on by one position, where their next tokens are drawn on the device, too.
 #include "ops/cuda/support.cuh"
 #include "ops/device_only.h"
 
@@ -6,54 +6,6 @@ namespace gov::ops {
 namespace {
 
 using namespace cuda;
-
-constexpr int kThreads = 256;
-constexpr int kParts = 48;  // blocks that share a row of logits
-
-struct Best {
-  float value;
-  std::int32_t index;
-};
-__device__ Best better(Best a, Best b) {
-  return b.value > a.value || (b.value == a.value && b.index < a.index) ? b : a;
-}
-
-__device__ Best block_best(Best best) {
-  __shared__ Best warps[kThreads / kWarp];
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    best = better(best, {__shfl_xor_sync(kAllLanes, best.value, offset), __shfl_xor_sync(kAllLanes, best.index, offset)});
-  }
-  if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = best;
-  __syncthreads();
-  for (int i = 0; i < kThreads / kWarp; ++i) best = better(best, warps[i]);
-  return best;
-}
-
-constexpr float kLowest = -3.402823466e38f;
-
-// Grid (kParts, R). Reads each logit once; writes one candidate a block.
-__global__ void __launch_bounds__(kThreads) candidates_kernel(const float* logits, std::int64_t columns, Best* out) {
-  grid_dependency_wait();
-  const float* row = logits + static_cast<std::int64_t>(blockIdx.y) * columns;
-  const std::int64_t part = (columns + kParts - 1) / kParts;
-  const std::int64_t begin = part * blockIdx.x, end = min(begin + part, columns);
-  Best best{kLowest, 0x7fffffff};
-#pragma unroll 4
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads)
-    best = better(best, {row[i], static_cast<std::int32_t>(i)});
-  best = block_best(best);
-  if (threadIdx.x == 0) out[blockIdx.y * kParts + blockIdx.x] = best;
-}
-
-// One block a row.
-__global__ void __launch_bounds__(kThreads) winner_kernel(const Best* in, std::int32_t* tokens) {
-  grid_dependency_wait();
-  Best best{kLowest, 0x7fffffff};
-  if (threadIdx.x < kParts) best = in[blockIdx.x * kParts + threadIdx.x];
-  best = block_best(best);
-  if (threadIdx.x == 0) tokens[blockIdx.x] = best.index == 0x7fffffff ? 0 : best.index;  // nothing finite: token 0
-}
 
 struct AdvanceArgs {
   std::int32_t *positions, *kv_lens;
@@ -75,18 +27,6 @@ __global__ void advance_kernel(AdvanceArgs a) {
 }
 
 }  // namespace
-
-void argmax_rows(Context& ctx, const Tensor& logits, const Tensor& tokens) {
-  ctx.begin_op(static_cast<double>(logits.bytes() + tokens.bytes()), 0);
-  const std::int64_t rows = logits.shape[0];
-  if (rows == 0) return;
-  Best* candidates = ctx.workspace.take<Best>(rows * kParts);
-  const auto count = static_cast<unsigned>(rows);
-  launch(ctx, "argmax_rows", candidates_kernel, {dim3(kParts, count), dim3(kThreads), 0, true},
-         static_cast<const float*>(logits.data), logits.shape[1], candidates);
-  launch(ctx, "argmax_rows", winner_kernel, {dim3(count), dim3(kThreads), 0, true}, candidates,
-         static_cast<std::int32_t*>(tokens.data));
-}
 
 void advance_rows(Context& ctx, const DecodeArrays& arrays) {
   ctx.begin_op(0, 0);

@@ -10,11 +10,11 @@ namespace {
 
 constexpr int kMostExperts = 8;  // experts of one token
 
-// Shared memory: barriers, a factor for each vector, the sums of a batch of tiles by warp, the split vector, the ring.
+// Shared memory: barriers of the ring and of the vectors, the sums of a batch of tiles by warp, the split vector, the ring.
 struct SharedPlan {
   int vector, ring, total;
 };
-constexpr int kFactorOffset = 128, kRedOffset = 256;
+constexpr int kVectorBarrier = 128, kRedOffset = 256;
 template <class W>
 SharedPlan shared_plan(int vectors, std::int64_t k, int stage_bytes) {
   SharedPlan plan{};
@@ -63,6 +63,17 @@ __device__ inline std::uint32_t read1(std::uint32_t address) {
   return v;
 }
 
+// Which slot and row a thread finishes. What it needs for that from memory it loads before the weights stream by: a load at
+// the end would be waited for with nothing else to do.
+template <int kRows>
+__device__ inline int slot_of() {
+  return threadIdx.x / kRows;
+}
+template <int kRows>
+__device__ inline int row_of() {
+  return threadIdx.x % kRows;
+}
+
 // The sums of up to kBatch slots of kRows rows (one or two tiles), [slot][warp][row]. Warps run ahead of each other by as
 // much as the ring allows; they meet once a batch. Calls finish(slot, row of the slot, sum, whether there is such a slot)
 // once a row, neighbouring rows in neighbouring lanes. All consumers call it; afterwards the space is free again.
@@ -70,7 +81,7 @@ template <class W, int kRows>
 __device__ void finish_slots(const float* red, int slots, bool more, auto&& finish) {
   named_barrier(2, W::kWarps * kWarp);
   static_assert(W::kBatch * kRows <= W::kWarps * kWarp);
-  const int slot = threadIdx.x / kRows, row = threadIdx.x % kRows;
+  const int slot = slot_of<kRows>(), row = row_of<kRows>();
   if (threadIdx.x / kWarp * (kWarp / kRows) < slots) {
     const bool real = slot < slots;
     const float* sums = red + (real ? slot : 0) * W::kWarps * kRows + row;
@@ -94,18 +105,25 @@ struct DenseArgs {
   int rows, k, tiles;  // of the matrix; rows = 8 tiles
 };
 
+// The tile and row that a thread finishes in a batch, and what it needs for that.
+struct Own {
+  int tile, row;
+  float bias = 0, scale = 1, a = 0, b = 0;
+};
 // x[row] += value.
 struct AddTo {
   float* x;
   __device__ int row(int tile, int r) const { return tile * kTileRows + r; }
-  __device__ void store(int, int row, float value, bool real) const {
-    if (real) x[row] += value;
+  __device__ void load(int, int row, Own& own) const { own.a = x[row]; }
+  __device__ void store(int, int row, float value, const Own& own, bool real) const {
+    if (real) x[row] = own.a + value;
   }
 };
 struct WriteTo {
   float* out;
   __device__ int row(int tile, int r) const { return tile * kTileRows + r; }
-  __device__ void store(int, int row, float value, bool real) const {
+  __device__ void load(int, int, Own&) const {}
+  __device__ void store(int, int row, float value, const Own&, bool real) const {
     if (real) out[row] = value;
   }
 };
@@ -122,14 +140,17 @@ struct RotateAndAppend {
     const int per_head = head_dim / kTileRows, head = tile / per_head, j = tile % per_head;
     return head * head_dim + j * 4 + (r & 3) + (r >= 4 ? head_dim / 2 : 0);
   }
-  __device__ void store(int tile, int row, float value, bool real) const {
-    const int lane = threadIdx.x % kWarp;
-    const int per_head = head_dim / kTileRows, head = tile / per_head, i = tile % per_head * 4 + (lane & 3);
+  // cos and sin of the row's angle, the sine with its sign.
+  __device__ void load(int tile, int, Own& own) const {
+    const int per_head = head_dim / kTileRows, i = tile % per_head * 4 + (threadIdx.x & 3);
+    const bool turns = cos != nullptr && tile / per_head < heads + kv_heads;
+    own.a = turns ? cos[i] : 1.f;
+    own.b = turns ? ((threadIdx.x & 4) == 0 ? -sin[i] : sin[i]) : 0.f;
+  }
+  __device__ void store(int tile, int row, float value, const Own& own, bool real) const {
+    const int head = tile / (head_dim / kTileRows);
     const float partner = __shfl_xor_sync(kAllLanes, value, 4);
-    if (cos != nullptr && head < heads + kv_heads) {
-      const float c = cos[i], s = sin[i];
-      value = (lane & 4) == 0 ? value * c - partner * s : value * c + partner * s;
-    }
+    value = value * own.a + partner * own.b;
     if (!real) return;
     if (head < heads) {
       q[row] = value;
@@ -145,34 +166,57 @@ struct RotateAndAppend {
   }
 };
 
-constexpr int kChunkBytes = 1024, kStepsPerStage = kChunkBytes / 64;  // of each half row in a stage
+// Half rows are cut into equal chunks, one a stage: of 64-byte steps, at most 23 of them.
+constexpr int kMostSteps = 23, kStagePitch = row_pitch(64 * kMostSteps);
+struct Chunks {
+  int half_bytes, bytes;  // of a half row; of a chunk, the last one may be shorter
+};
+template <class W>
+__host__ __device__ Chunks chunks_of(int k) {
+  Chunks c{};
+  c.half_bytes = k / 2 * W::kPartBytes;
+  const int steps = (c.half_bytes + 63) / 64, count = (steps + kMostSteps - 1) / kMostSteps;
+  c.bytes = (steps + count - 1) / count * 64;
+  return c;
+}
 
 template <class W>
 __device__ void dense_produce(const DenseArgs& a, Ring ring, int lane, const auto& epilogue) {
-  const int half_bytes = static_cast<int>(static_cast<std::int64_t>(a.k) * 8 / W::kPerLane);
+  const Chunks chunks = chunks_of<W>(a.k);
   const std::uint64_t policy = evict_first_policy();
   for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
     const int half = lane / kTileRows % 2;
     const char* from =
-        a.weight + (static_cast<std::int64_t>(epilogue.row(tile, lane % kTileRows)) * 2 + half) * half_bytes;
-    for (int begin = 0; begin < half_bytes; begin += kChunkBytes) {
-      const int bytes = min(kChunkBytes, half_bytes - begin);
+        a.weight + (static_cast<std::int64_t>(epilogue.row(tile, lane % kTileRows)) * 2 + half) * chunks.half_bytes;
+    for (int begin = 0; begin < chunks.half_bytes; begin += chunks.bytes) {
+      const int bytes = min(chunks.bytes, chunks.half_bytes - begin);
       barrier_wait(ring.empty_barrier(), ring.phase ^ 1);
       if (lane == 0) barrier_expect(ring.full_barrier(), kFragmentRows * bytes);
       __syncwarp();
       if (lane < kFragmentRows) {
-        bulk_copy(ring.buffer() + lane * row_pitch(kChunkBytes), from + begin, bytes, ring.full_barrier(), policy);
+        bulk_copy(ring.buffer() + lane * kStagePitch, from + begin, bytes, ring.full_barrier(), policy);
       }
       ring.advance();
     }
   }
 }
 
+__device__ Own own_of(const DenseArgs& a, const auto& epilogue, int batch) {
+  const int tile = batch + slot_of<kTileRows>() * static_cast<int>(gridDim.x);
+  Own own;
+  own.tile = tile < a.tiles ? tile : 0;
+  own.row = epilogue.row(own.tile, row_of<kTileRows>());
+  epilogue.load(own.tile, own.row, own);
+  if (a.scales != nullptr) own.scale = a.scales[own.row];
+  if (a.bias != nullptr) own.bias = to_float(a.bias[own.row]);
+  return own;
+}
+
 template <class W, int kKept, class Epilogue>
 __global__ void __launch_bounds__((W::kWarps + 1) * kWarp, 2)
     dense_kernel(const DenseArgs a, const Epilogue epilogue, const int vector_offset, const int ring_offset) {
   extern __shared__ __align__(128) char shared[];
-  constexpr int kStageBytes = kFragmentRows * row_pitch(kChunkBytes);
+  constexpr int kStageBytes = kFragmentRows * kStagePitch;
   Ring ring = make_ring<W>(shared, ring_offset, kStageBytes);
   start_ring<W>(ring);
   grid_dependency_launch();
@@ -184,33 +228,30 @@ __global__ void __launch_bounds__((W::kWarps + 1) * kWarp, 2)
   constexpr int kThreads = W::kWarps * kWarp;
   const Gains<kKept> gains(a.norm, a.k, threadIdx.x, kThreads);
   grid_dependency_wait();
+  Own own = own_of(a, epilogue, blockIdx.x);
   float* red = reinterpret_cast<float*>(shared + kRedOffset);
   char* vector = shared + vector_offset;
   const float back = stage_vector<W>(a.x, gains, a.eps, a.k, vector, threadIdx.x, kThreads, kThreads,
                                      reinterpret_cast<float2*>(red));
-  const int g = lane / 4, t = lane % 4, half = a.k / 2, steps = (half + 4 * W::kPerLane - 1) / (4 * W::kPerLane);
+  const int g = lane / 4, t = lane % 4;
+  const Chunks chunks = chunks_of<W>(a.k);
   const char* column = vector + column_offset<W>(g, a.k) + t * 16;
-  const auto finish = [&](int tile, int r, float value, bool real) {
-    const int row = epilogue.row(real ? tile : 0, r);
-    if (a.scales != nullptr) value *= back * a.scales[row];
-    if (a.bias != nullptr) value += to_float(a.bias[row]);
-    epilogue.store(real ? tile : 0, row, value, real);
-  };
   for (int batch = blockIdx.x; batch < a.tiles; batch += W::kBatch * gridDim.x) {
+    if (batch != static_cast<int>(blockIdx.x)) own = own_of(a, epilogue, batch);
     int kept = 0;
     for (int tile = batch; kept < W::kBatch && tile < a.tiles; tile += gridDim.x, ++kept) {
       SumsOf<W> sums;
-      for (int first = 0; first < steps; first += kStepsPerStage) {
+      for (int begin = 0; begin < chunks.half_bytes; begin += chunks.bytes) {
         barrier_wait(ring.full_barrier(), ring.phase);
 #pragma unroll
-        for (int s = 0; s < kStepsPerStage / W::kWarps; ++s) {
-          const int local = warp + s * W::kWarps, step = first + local;
-          if (step < steps) {
-            const bool inside = (step * 4 + t) * W::kPerLane < half;  // the last step may be a part of one
-            const std::uint32_t at = ring.buffer() + g * row_pitch(kChunkBytes) + local * 64 + t * 16;
-            const uint4 low = inside ? read16(at) : uint4{0, 0, 0, 0};
-            const uint4 high = inside ? read16(at + kTileRows * row_pitch(kChunkBytes)) : uint4{0, 0, 0, 0};
-            multiply(sums, low, high, *reinterpret_cast<const uint4*>(column + step * 64));
+        for (int s = 0; s < (kMostSteps + W::kWarps - 1) / W::kWarps; ++s) {
+          const int inner = (warp + s * W::kWarps) * 64, at = begin + inner;  // bytes from the start of chunk and half
+          if (inner < chunks.bytes && at < chunks.half_bytes) {
+            const bool inside = at + t * 16 < chunks.half_bytes;  // the last step may be a part of one
+            const std::uint32_t from = ring.buffer() + g * kStagePitch + inner + t * 16;
+            const uint4 low = inside ? read16(from) : uint4{0, 0, 0, 0};
+            const uint4 high = inside ? read16(from + kTileRows * kStagePitch) : uint4{0, 0, 0, 0};
+            multiply(sums, low, high, *reinterpret_cast<const uint4*>(column + at));
           }
         }
         __syncwarp();
@@ -220,10 +261,10 @@ __global__ void __launch_bounds__((W::kWarps + 1) * kWarp, 2)
       const float sum = sum_columns<W>(sums);
       if (t == 0) red[(kept * W::kWarps + warp) * kTileRows + g] = sum;
     }
-    const auto finish_slot = [&](int slot, int r, float value, bool real) {
-      finish(batch + slot * static_cast<int>(gridDim.x), r, value, real);
+    const auto finish = [&](int, int, float value, bool real) {
+      epilogue.store(own.tile, own.row, value * (own.scale * back) + own.bias, own, real);
     };
-    finish_slots<W, kTileRows>(red, kept, batch + W::kBatch * gridDim.x < a.tiles, finish_slot);
+    finish_slots<W, kTileRows>(red, kept, batch + W::kBatch * gridDim.x < a.tiles, finish);
   }
 }
 
@@ -240,7 +281,7 @@ void run_dense(Context& ctx, const char* op, const DecodeMatrix& m, const Tensor
   a.rows = static_cast<int>(m.weight.shape[0]);
   a.k = static_cast<int>(m.weight.shape[1]);
   a.tiles = a.rows / kTileRows;
-  const SharedPlan plan = shared_plan<W>(1, a.k, kFragmentRows * row_pitch(kChunkBytes));
+  const SharedPlan plan = shared_plan<W>(1, a.k, kFragmentRows * kStagePitch);
   const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(device_of(ctx).multiprocessors, a.tiles));
   const auto kernel = a.k <= 2 * 8 * W::kWarps * kWarp ? dense_kernel<W, 2, Epilogue> : dense_kernel<W, 4, Epilogue>;
   launch(ctx, op, kernel, {blocks, (W::kWarps + 1) * kWarp, static_cast<std::size_t>(plan.total), true}, a, epilogue,
@@ -267,7 +308,8 @@ struct ExpertArgs {
   int rows, k, tiles;           // of one expert
   int experts, per_token;       // E, K
   float alpha, limit;
-  float* out;
+  float* out;           // down
+  std::int8_t* digits;  // h: written by gate_up, read by down
 };
 
 // One stage: the 4-bit rows of two tiles, then the scales of each.
@@ -285,8 +327,13 @@ __device__ inline void produce_pair(const ExpertArgs& a, Ring& ring, int expert,
   if (lane == 0) barrier_expect(ring.full_barrier(), pairs * (kTileRows * row_bytes + row_bytes / 2));
   __syncwarp();
   if (which < pairs) {
-    bulk_copy(ring.buffer() + lane * pitch, a.blocks + (row + lane % kTileRows) * row_bytes, row_bytes,
-              ring.full_barrier(), policy);
+    const std::uint32_t to = ring.buffer() + which * kTileRows * pitch;
+    if (pitch != row_bytes) {
+      bulk_copy(to + lane % kTileRows * pitch, a.blocks + (row + lane % kTileRows) * row_bytes, row_bytes,
+                ring.full_barrier(), policy);
+    } else if (lane % kTileRows == 0) {
+      bulk_copy(to, a.blocks + row * row_bytes, kTileRows * row_bytes, ring.full_barrier(), policy);
+    }
     if (lane % kTileRows == 0) {
       bulk_copy(ring.buffer() + kFragmentRows * pitch + which * (row_bytes / 2), a.scales + row * (a.k / 32),
                 row_bytes / 2, ring.full_barrier(), policy);
@@ -309,8 +356,15 @@ __device__ inline void consume_pair(Ring& ring, float (&first)[4], float (&secon
     multiply_block(sums, read4(at), read4(at + row_bytes / 2), *reinterpret_cast<const uint2*>(vector + column + block * 32),
                    *reinterpret_cast<const int4*>(vector + table + block * 64), read1(scale), read1(scale + blocks));
   };
-#pragma unroll 2
-  for (int block = warp; block < blocks; block += W::kWarps) {
+  int block = warp;
+  for (; block + 2 * W::kWarps < blocks; block += 3 * W::kWarps) {
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      add(first, 0, x, block + i * W::kWarps);
+      add(second, 1, y, block + i * W::kWarps);
+    }
+  }
+  for (; block < blocks; block += W::kWarps) {
     add(first, 0, x, block);
     add(second, 1, y, block);
   }
@@ -323,6 +377,12 @@ __device__ inline float swiglu_value(float gate, float up, float alpha, float li
   gate = fminf(gate, limit);
   up = fminf(fmaxf(up, -limit), limit);
   return (up + 1.f) * gate / (1.f + expf(-alpha * gate));
+}
+
+// The experts' inner activations are bounded: |h| <= (limit + 1) * max(limit, 0.28 / alpha). They go from gate_up to down as
+// the digits of fixed-point numbers relative to this bound.
+__host__ __device__ inline float inner_bound(float alpha, float limit) {
+  return (limit + 1.f) * fmaxf(limit, 0.28f / alpha);
 }
 
 // Blocks take pairs of tiles of all chosen experts in turn; a tile is four pairs of gate and up.
@@ -354,8 +414,12 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
   grid_dependency_wait();
   grid_dependency_launch();
   for (int batch = blockIdx.x; batch < items; batch += W::kBatch * gridDim.x) {
+    const int own = batch + slot_of<kFragmentRows>() * static_cast<int>(gridDim.x), item = own < items ? own : 0;
+    const int row = item % pairs * kFragmentRows + row_of<kFragmentRows>();
+    const float bias =
+        a.bias != nullptr ? to_float(a.bias[static_cast<std::int64_t>(expert_of(item)) * a.rows + row]) : 0.f;
     int kept = 0;
-    for (int item = batch; kept < W::kBatch && item < items; item += gridDim.x, ++kept) {
+    for (int i = batch; kept < W::kBatch && i < items; i += gridDim.x, ++kept) {
       float first[4] = {0, 0, 0, 0}, second[4] = {0, 0, 0, 0};
       consume_pair(ring, first, second, vector, vector, a.k, warp, lane);
       const float low = back * sum_columns<W>(first), high = back * sum_columns<W>(second);
@@ -365,25 +429,41 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
         mine[kTileRows] = high;
       }
     }
-    const auto finish = [&](int slot, int r, float value, bool real) {
-      const int item = real ? batch + slot * static_cast<int>(gridDim.x) : 0, row = item % pairs * kFragmentRows + r;
-      if (a.bias != nullptr) value += to_float(a.bias[static_cast<std::int64_t>(expert_of(item)) * a.rows + row]);
+    const auto finish = [&](int, int r, float value, bool real) {
+      value += bias;
       const float up = __shfl_down_sync(kAllLanes, value, 1);
       if (real && r % 2 == 0) {
-        a.out[static_cast<std::int64_t>(item / pairs) * (a.rows / 2) + row / 2] =
-            swiglu_value(value, up, a.alpha, a.limit);
+        const float h = swiglu_value(value, up, a.alpha, a.limit);
+        int q = __float_as_int(fmaf(h, kMostDigits / inner_bound(a.alpha, a.limit), kMagic)) - kMagicBits;
+        std::int8_t* to = a.digits + static_cast<std::int64_t>(item / pairs) * kParts * (a.rows / 2) + row / 2;
+#pragma unroll
+        for (int p = 0; p < kParts; ++p, q = (q + 128) >> 8) to[p * (a.rows / 2)] = static_cast<std::int8_t>(q);
       }
     };
     finish_slots<W, kFragmentRows>(red, kept, batch + W::kBatch * gridDim.x < items, finish);
   }
 }
 
+// Copies the digits of all chosen experts' vectors; one warp does it.
+__device__ inline void copy_vectors(const ExpertArgs& a, char* vector, std::uint32_t arrived, int lane) {
+  using W = Mxfp4Weights;
+  if (lane == 0) barrier_expect(arrived, a.per_token * kParts * a.k);
+  __syncwarp();
+  const std::uint64_t policy = evict_first_policy();
+  for (int i = lane; i < a.per_token * kParts * 2; i += kWarp) {
+    const int choice = i / (2 * kParts), part = i / 2 % kParts, half = i % 2;
+    bulk_copy(shared_address(vector + choice * vector_bytes<W>(a.k) + part * part_pitch<W>(a.k) + half * half_pitch<W>(a.k)),
+              a.digits + (static_cast<std::int64_t>(choice) * kParts + part) * a.k + half * (a.k / 2), a.k / 2, arrived,
+              policy);
+  }
+}
+
 // Blocks take tiles of output rows; a tile runs through all chosen experts, in their order, two at a time.
-template <int kKept>
 __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
     down_kernel(const ExpertArgs a, const int vector_offset, const int ring_offset) {
   using W = Mxfp4Weights;
   extern __shared__ __align__(128) char shared[];
+  if (threadIdx.x == 0) barrier_init(shared_address(shared + kVectorBarrier), 1);
   Ring ring = make_ring<W>(shared, ring_offset, expert_stage_bytes(a.k));
   start_ring<W>(ring);
   grid_dependency_launch();
@@ -400,25 +480,36 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
     }
     return;
   }
-  grid_dependency_wait();
-  float* red = reinterpret_cast<float*>(shared + kRedOffset);
-  char* vector = shared + vector_offset;
-  // Each chosen expert's vector is staged by as many warps.
-  const int each = a.per_token <= W::kWarps ? W::kWarps / a.per_token : 1, mine = warp / each;
-  const bool works = mine < a.per_token;
-  const Gains<kKept> none(nullptr, 0, 0, 1);
-  const float back =
-      0.5f * stage_vector<W>(works ? a.x + static_cast<std::int64_t>(mine) * a.k : nullptr, none, 0.f, works ? a.k : 0,
-                             vector + mine * vector_bytes<W>(a.k), threadIdx.x - mine * each * kWarp, each * kWarp,
-                             W::kWarps * kWarp, reinterpret_cast<float2*>(red) + mine * each);
-  float* factors = reinterpret_cast<float*>(shared + kFactorOffset);
-  if (works && threadIdx.x % (each * kWarp) == 0) factors[mine] = back;
-  named_barrier(1, W::kWarps * kWarp);
+  // Known already: the router's choice, and x, which nobody has changed since.
   const auto share = [&](int choice) {
     const int expert = a.indices[choice];
     return expert >= 0 && expert < a.experts ? a.weights[choice] : 0.f;
   };
+  int own_row = 0;
+  float old = 0, bias = 0;
+  const auto load_own = [&](int batch) {
+    const int tile = batch + slot_of<kTileRows>() * static_cast<int>(gridDim.x);
+    own_row = (tile < a.tiles ? tile : 0) * kTileRows + row_of<kTileRows>();
+    old = a.out[own_row];
+    bias = 0;
+    for (int choice = 0; choice < a.per_token && a.bias != nullptr; ++choice) {
+      const int expert = min(max(a.indices[choice], 0), a.experts - 1);
+      bias += share(choice) * to_float(a.bias[static_cast<std::int64_t>(expert) * a.rows + own_row]);
+    }
+  };
+  load_own(blockIdx.x);
+  grid_dependency_wait();
+  float* red = reinterpret_cast<float*>(shared + kRedOffset);
+  char* vector = shared + vector_offset;
+  const std::uint32_t arrived = shared_address(shared + kVectorBarrier);
+  if (warp == 0) copy_vectors(a, vector, arrived, lane);
+  barrier_wait(arrived, 0);
+  for (int choice = 0; choice < a.per_token; ++choice)
+    begin_sums(vector + choice * vector_bytes<W>(a.k), a.k, threadIdx.x, W::kWarps * kWarp);
+  const float back = 0.5f * inner_bound(a.alpha, a.limit) / kMostDigits;
+  named_barrier(1, W::kWarps * kWarp);
   for (int batch = blockIdx.x; batch < a.tiles; batch += W::kBatch * gridDim.x) {
+    if (batch != static_cast<int>(blockIdx.x)) load_own(batch);
     int kept = 0;
     for (int tile = batch; kept < W::kBatch && tile < a.tiles; tile += gridDim.x, ++kept) {
       float total = 0;
@@ -427,30 +518,27 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
         const bool both = choice + 1 < a.per_token;
         const char* x = vector + choice * vector_bytes<W>(a.k);
         consume_pair(ring, first, second, x, both ? x + vector_bytes<W>(a.k) : x, a.k, warp, lane);
-        total += share(choice) * factors[choice] * sum_columns<W>(first);
+        total += share(choice) * back * sum_columns<W>(first);
         const float other = sum_columns<W>(second);
-        if (both) total += share(choice + 1) * factors[choice + 1] * other;
+        if (both) total += share(choice + 1) * back * other;
       }
       if (lane % 4 == 0) red[(kept * W::kWarps + warp) * kTileRows + lane / 4] = total;
     }
-    const auto finish = [&](int slot, int r, float value, bool real) {
-      const int row = (real ? batch + slot * static_cast<int>(gridDim.x) : 0) * kTileRows + r;
-      for (int choice = 0; choice < a.per_token && a.bias != nullptr; ++choice) {
-        const int expert = min(max(a.indices[choice], 0), a.experts - 1);
-        value += share(choice) * to_float(a.bias[static_cast<std::int64_t>(expert) * a.rows + row]);
-      }
-      if (real) a.out[row] += value;
+    const auto finish = [&](int, int, float value, bool real) {
+      if (real) a.out[own_row] = old + (value + bias);
     };
     finish_slots<W, kTileRows>(red, kept, batch + W::kBatch * gridDim.x < a.tiles, finish);
   }
 }
 
-ExpertArgs expert_args(const ExpertProjection& p, const Tensor& x, const Tensor& indices) {
+ExpertArgs expert_args(const ExpertProjection& p, const Tensor& indices, const Tensor& h, float alpha, float limit) {
   ExpertArgs a{};
   a.blocks = static_cast<const char*>(p.blocks.data);
   a.scales = static_cast<const char*>(p.scales.data);
   a.bias = p.bias ? static_cast<const bf16_t*>(p.bias.data) : nullptr;
-  a.x = x.as<float>();
+  a.digits = static_cast<std::int8_t*>(h.data);
+  a.alpha = alpha;
+  a.limit = limit;
   a.indices = indices.as<std::int32_t>();
   a.rows = static_cast<int>(p.out_features());
   a.k = static_cast<int>(p.in_features());
@@ -611,7 +699,7 @@ bool decode_supported(const Context& ctx, const DecodeShape& s) {
   return ctx.on_cuda() && cuda_device_info(ctx.ordinal).capability == 90 && s.hidden % 64 == 0 &&
          s.heads * s.head_dim % 64 == 0 && s.head_dim % 16 == 0 && s.inner % 64 == 0 && s.experts <= 1024 &&
          s.experts_per_token <= cuda::kMostExperts && s.hidden <= 8192 && s.heads * s.head_dim <= 8192 &&
-         s.inner * s.experts_per_token <= 16384 && s.inner <= 4096;
+         s.inner * s.experts_per_token <= 16384;
 }
 
 void quantise_rows(Context& ctx, const Tensor& weight, const Tensor& out, const Tensor& scales) {
@@ -683,12 +771,10 @@ void decode_gate_up(Context& ctx, const Tensor& x, const Tensor& norm, float eps
                     const ExpertProjection& gate_up, float alpha, float limit, const Tensor& h) {
   using W = cuda::Mxfp4Weights;
   if (!gate_up.blocks) refuse("decode_gate_up", "experts must be MXFP4");
-  cuda::ExpertArgs a = cuda::expert_args(gate_up, x, indices);
+  cuda::ExpertArgs a = cuda::expert_args(gate_up, indices, h, alpha, limit);
+  a.x = x.as<float>();
   a.norm = static_cast<const cuda::bf16_t*>(norm.data);
   a.eps = eps;
-  a.alpha = alpha;
-  a.limit = limit;
-  a.out = h.as<float>();
   const double used = static_cast<double>(a.per_token) / a.experts;
   ctx.begin_op(used * static_cast<double>(gate_up.blocks.bytes() + gate_up.scales.bytes()),
                2.0 * a.per_token * a.rows * a.k);
@@ -701,10 +787,10 @@ void decode_gate_up(Context& ctx, const Tensor& x, const Tensor& norm, float eps
 }
 
 void decode_down(Context& ctx, const Tensor& h, const Tensor& indices, const Tensor& weights,
-                 const ExpertProjection& down, const Tensor& x) {
+                 const ExpertProjection& down, float alpha, float limit, const Tensor& x) {
   using W = cuda::Mxfp4Weights;
   if (!down.blocks) refuse("decode_down", "experts must be MXFP4");
-  cuda::ExpertArgs a = cuda::expert_args(down, h, indices);
+  cuda::ExpertArgs a = cuda::expert_args(down, indices, h, alpha, limit);
   a.weights = weights.as<float>();
   a.out = x.as<float>();
   const double used = static_cast<double>(a.per_token) / a.experts;
@@ -713,9 +799,7 @@ void decode_down(Context& ctx, const Tensor& h, const Tensor& indices, const Ten
   const cuda::SharedPlan plan =
       cuda::shared_plan<W>(a.per_token, a.k, cuda::expert_stage_bytes(a.k));
   const auto blocks = static_cast<unsigned>(std::min(cuda::device_of(ctx).multiprocessors, a.tiles));
-  const int threads = W::kWarps / a.per_token * cuda::kWarp;  // that stage one expert's vector
-  const auto kernel = a.k <= 4 * 8 * threads ? cuda::down_kernel<4> : cuda::down_kernel<16>;
-  cuda::launch(ctx, "decode_down", kernel,
+  cuda::launch(ctx, "decode_down", cuda::down_kernel,
                {dim3(blocks), (W::kWarps + 1) * cuda::kWarp, static_cast<std::size_t>(plan.total), true}, a,
                plan.vector, plan.ring);
 }

@@ -30,8 +30,8 @@ __device__ inline void finish(const LinearArgs& a, std::int64_t row, std::int64_
 
 constexpr int kWarps = 4, kOutputs = 2;  // warps of a block, outputs of a warp
 
-// x [rows <= kTokens, in], weight [out, in]. A warp reads kOutputs weight rows once, for all tokens: bound by the bytes of
-// the weights. Grid: out / (kWarps * kOutputs).
+// x [rows <= kTokens, in], weight [out, in]. A warp reads kOutputs weight rows once, for all tokens: bound by the bytes
+// of the weights. Grid: out / (kWarps * kOutputs).
 template <int kTokens, int kCount, class In, class Weight, class Out>
 __global__ void __launch_bounds__(kWarps* kWarp)
     linear_few_rows(LinearArgs a, const In* __restrict__ x, const Weight* __restrict__ weight, Out* __restrict__ out) {
@@ -109,8 +109,8 @@ struct TileLoader {
   }
 };
 
-// x [rows, in], weight [out, in]. Grid (out / kTile, rows / kTile), 16 x 16 threads with 4 x 4 outputs each, k ascending in
-// one sum. Bound by the F32 multipliers: shared memory is read in 16-byte pieces, 3 for 16 multiply-adds.
+// x [rows, in], weight [out, in]. Grid (out / kTile, rows / kTile), 16 x 16 threads with 4 x 4 outputs each, k
+// ascending in one sum. Bound by the F32 multipliers: shared memory is read in 16-byte pieces, 3 for 16 multiply-adds.
 template <class In, class Weight, class Out>
 __global__ void __launch_bounds__(kTileThreads)
     linear_tiles(LinearArgs a, const In* __restrict__ x, const Weight* __restrict__ weight, Out* __restrict__ out) {
@@ -187,13 +187,12 @@ void linear_exact(Context& ctx, const char* op, const Tensor& x, const Tensor& w
 
 // --- cublasLt ------------------------------------------------------------------------------------------------------
 
-// out[row, column] += bias[column], where cublasLt cannot do it.
+// out[row, column] = sums[row, column] + bias[column], where cublasLt cannot do it. May be in place.
 template <class Out>
-__global__ void add_bias(LinearArgs a, Out* __restrict__ out) {
+__global__ void add_bias(LinearArgs a, const float* sums, Out* out) {
   grid_dependency_wait();
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= a.rows * a.out) return;
-  out[i] = from_float<Out>(to_float(out[i]) + load_weight(a.bias, a.bias_type, i % a.out));
+  if (i < a.rows * a.out) out[i] = from_float<Out>(sums[i] + load_weight(a.bias, a.bias_type, i % a.out));
 }
 
 __global__ void widen_bias(LinearArgs a, float* __restrict__ out) {
@@ -295,20 +294,42 @@ LtPlan make_plan(Library& lib, const char* op, const LtKey& key, const LinearArg
       if (plan.product->choose(lib, plan.algo)) return plan;
     }
     plan.bias = Bias::kKernel;
+    if (key.out_type != DType::kF32) return {};  // the sum would be rounded before the bias, and again behind it
   }
   plan.product = std::make_shared<LtProduct>(op, key);
   if (!plan.product->choose(lib, plan.algo)) plan.product.reset();
   return plan;
 }
 
+void launch_bias(Context& ctx, const char* op, const LinearArgs& args, const float* sums, const Tensor& out) {
+  dispatch_act(out.dtype, [&](auto to) {
+    using Out = decltype(to);
+    const dim3 grid(static_cast<unsigned>(ceil_div(args.rows * args.out, 256)));
+    launch(ctx, op, add_bias<Out>, {grid, dim3(256), 0, true}, args, sums, static_cast<Out*>(out.data));
+  });
+}
+
 // False if cublasLt has nothing for these operands.
 bool linear_lt(Context& ctx, const char* op, const Tensor& x, const Tensor& weight, const LinearArgs& args,
                const Tensor& out) {
+  if (args.bias && out.dtype == DType::kBF16 && (args.in % 8 != 0 || args.out % 8 != 0)) {
+    // Kernels for such rows round the product before they add the bias (seen with cublasLt 13.0).
+    const Tensor sums(ctx.workspace.take<float>(args.rows * args.out), DType::kF32, out.shape, "sums",
+                      DeviceKind::kCuda);
+    LinearArgs no_bias = args;
+    no_bias.bias = nullptr;
+    if (!linear_lt(ctx, op, x, weight, no_bias, sums)) return false;
+    launch_bias(ctx, op, args, sums.as<float>(), out);
+    return true;
+  }
   Library& lib = library(ctx);
-  const LtKey key{args.rows,       args.in,
-                  args.out,        out.dtype,
+  const LtKey key{args.rows,
+                  args.in,
+                  args.out,
+                  out.dtype,
                   args.bias ? args.bias_type : DType::kBool,
-                  args.accumulate, common_alignment({x.data, weight.data, out.data, args.bias})};
+                  args.accumulate,
+                  common_alignment({x.data, weight.data, out.data, args.bias})};
   auto known = lib.plans.find(key);
   if (known == lib.plans.end()) known = lib.plans.emplace(key, make_plan(lib, op, key, args)).first;
   LtPlan& plan = known->second;
@@ -330,13 +351,7 @@ bool linear_lt(Context& ctx, const char* op, const Tensor& x, const Tensor& weig
     return false;
   }
   check_lt(status, op);
-  if (plan.bias == LtPlan::Bias::kKernel) {
-    dispatch_act(out.dtype, [&](auto to) {
-      using Out = decltype(to);
-      const dim3 grid(static_cast<unsigned>(ceil_div(args.rows * args.out, 256)));
-      launch(ctx, op, add_bias<Out>, {grid, dim3(256), 0, true}, args, static_cast<Out*>(out.data));
-    });
-  }
+  if (plan.bias == LtPlan::Bias::kKernel) launch_bias(ctx, op, args, out.as<float>(), out);
   return true;
 }
 

@@ -41,21 +41,19 @@ std::int64_t expected_rows(const MoeShape& m) {
 int chunk_rows(MoePath path, const MoeShape& m) {
   const std::int64_t rows = expected_rows(m);
   switch (path) {
-    case MoePath::kMxfp4: return rows <= 16 ? 16 : rows <= 64 ? 64 : rows <= 128 ? 128 : 192;
+    case MoePath::kMxfp4: return rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : rows <= 96 ? 96 : 192;
     case MoePath::kDense: return 256;
     default: return m.pairs <= kSmallGeneralRows * m.experts ? 8 : 64;
   }
 }
 
-// Stages of a ring that `blocks` blocks on a multiprocessor have room for.
-int gemm_stages(const Context& ctx, std::size_t stage_bytes, int blocks, bool mxfp4, std::int64_t scale_blocks,
-                std::int64_t experts) {
-  const std::size_t fixed =
-      gemm_fixed_bytes(mxfp4, static_cast<int>(scale_blocks), static_cast<int>(experts));
+// Stages of the ring that kBlocks blocks on a multiprocessor have room for.
+template <class Shape>
+int gemm_stages(const Context& ctx, std::int64_t scale_blocks, std::int64_t experts) {
   constexpr std::size_t kReserved = 1024;  // what CUDA takes of a multiprocessor's memory for each block
-  const std::size_t most = (device_of(ctx).shared_bytes_per_block + kReserved) / blocks - kReserved;
-  if (most <= fixed) return 0;
-  return static_cast<int>(std::min<std::size_t>((most - fixed) / stage_bytes, kMostStages));
+  const std::size_t most = (device_of(ctx).shared_bytes_per_block + kReserved) / Shape::kBlocks - kReserved;
+  const std::size_t fixed = gemm_fixed_bytes<Shape>(static_cast<int>(scale_blocks), static_cast<int>(experts));
+  return most <= fixed ? 0 : static_cast<int>(std::min<std::size_t>((most - fixed) / Shape::kStageBytes, kMostStages));
 }
 
 // What the tensor-core kernels need: Hopper, bf16 activations, 16-byte rows, and room for their rings.
@@ -65,10 +63,14 @@ MoePath choose_path(const Context& ctx, const MoeShape& m, const Tensor& x, cons
       m.inner % 8 != 0 || m.experts > kMostGemmExperts) {
     return MoePath::kGeneral;
   }
+  const auto rings_fit = [&](std::int64_t blocks) {
+    return gemm_stages<GemmShape<true, 32>>(ctx, blocks, m.experts) >= kFewestStages &&
+           gemm_stages<GemmShape<true, 96>>(ctx, blocks, m.experts) >= kFewestStages &&
+           gemm_stages<GemmShape<true, 192>>(ctx, blocks, m.experts) >= kFewestStages;
+  };
   const auto codes_fit = [&](const ExpertProjection& p) {
     return p.blocks && p.moderate_scales && aligned16(p.blocks) && aligned16(p.scales) && p.out_features() % 16 == 0 &&
-           gemm_stages(ctx, GemmShape<true, 192>::kStageBytes, 1, true, p.in_features() / 32, m.experts) >= kFewestStages &&
-           gemm_stages(ctx, GemmShape<true, 64>::kStageBytes, 2, true, p.in_features() / 32, m.experts) >= kFewestStages;
+           rings_fit(p.in_features() / 32);
   };
   const auto dense_fits = [&](const ExpertProjection& p) {
     const Tensor weight = dense_bf16(p);
@@ -101,9 +103,21 @@ Routing sort(Context& ctx, const MoeShape& m, const Tensor& indices, int rows) {
 
 template <class Y>
 void combine(Context& ctx, const MoeShape& m, const Y* y, const Tensor& weights, const Routing& r, const Tensor& out) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(m.hidden, kCombineColumns)), static_cast<unsigned>(m.tokens));
-  launch(ctx, "moe", combine_slots<Y>, {grid, dim3(kCombineThreads), 0, true}, y, weights.as<float>(),
+  const dim3 grid(static_cast<unsigned>(m.tokens), static_cast<unsigned>(ceil_div(m.hidden, kCombineColumns)));
+  const auto kernel = m.hidden % 4 == 0 && aligned16(out) ? combine_slots<Y, true> : combine_slots<Y, false>;
+  launch(ctx, "moe", kernel, {grid, dim3(kCombineThreads), 0, true}, y, weights.as<float>(),
          static_cast<int>(m.per_token), static_cast<int>(m.hidden), r, out.as<float>());
+}
+
+// One block a slot while there are few tokens, then one a token.
+template <bool kPermuted>
+void gather(Context& ctx, const MoeShape& m, const Tensor& x, std::int64_t pitch, const Routing& r, bf16_t* rows) {
+  constexpr std::int64_t kManyTokens = 512;
+  const std::int64_t parts = m.tokens >= kManyTokens ? 1 : m.per_token;
+  const dim3 grid(static_cast<unsigned>(m.tokens), static_cast<unsigned>(parts));
+  launch(ctx, "moe", gather_slots<kPermuted>, {grid, dim3(128), kPermuted ? static_cast<std::size_t>(pitch) * 2 : 0, true},
+         static_cast<const bf16_t*>(x.data), static_cast<int>(m.per_token), static_cast<int>(m.hidden),
+         static_cast<int>(pitch), r, rows);
 }
 
 Bias bias_of(const ExpertProjection& p) { return {p.bias.data, p.bias.dtype}; }
@@ -160,22 +174,22 @@ void gemm_projection(Context& ctx, const MoeShape& m, const ExpertProjection& p,
   args.bias = bias_of(p);
   args.scale_blocks = kMxfp4 ? static_cast<int>(in / 32) : 0;
   args.scales = kMxfp4 ? static_cast<const std::uint8_t*>(p.scales.data) : nullptr;
-  args.stages = gemm_stages(ctx, Shape::kStageBytes, Shape::kBlocks, kMxfp4, args.scale_blocks, m.experts);
+  args.stages = gemm_stages<Shape>(ctx, args.scale_blocks, m.experts);
   const auto extent = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   const CUtensorMap row_map = hopper::tensor_map(
       "moe", CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, rows,
       {2, {extent(pitch), extent(row_count), 1}, extent(pitch), {64, Shape::kBoxRows, 1}}, CU_TENSOR_MAP_SWIZZLE_128B);
   const CUtensorMap weight_map =
       kMxfp4 ? hopper::tensor_map("moe", CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, p.blocks.data,
-                                  {3, {extent(in / 2), extent(outputs), extent(m.experts)}, extent(in / 2), {64, kGemmRows, 1}},
+                                  {3, {extent(in / 2), extent(outputs), extent(m.experts)}, extent(in / 2), {64, Shape::kRows, 1}},
                                   CU_TENSOR_MAP_SWIZZLE_NONE)
              : hopper::tensor_map("moe", CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, dense_bf16(p).data,
-                                  {3, {extent(in), extent(outputs), extent(m.experts)}, extent(in), {64, kGemmRows, 1}},
+                                  {3, {extent(in), extent(outputs), extent(m.experts)}, extent(in), {64, Shape::kRows, 1}},
                                   CU_TENSOR_MAP_SWIZZLE_128B);
   const std::size_t shared =
-      gemm_fixed_bytes(kMxfp4, args.scale_blocks, args.routing.experts) + args.stages * std::size_t{Shape::kStageBytes};
+      gemm_fixed_bytes<Shape>(args.scale_blocks, args.routing.experts) + args.stages * std::size_t{Shape::kStageBytes};
   const unsigned blocks = static_cast<unsigned>(device_of(ctx).multiprocessors / 2 * 2 * Shape::kBlocks);
-  launch(ctx, "moe", expert_gemm<kMxfp4, kColumns, kUp>, {dim3(blocks), dim3(kGemmThreads), shared, true}, weight_map,
+  launch(ctx, "moe", expert_gemm<kMxfp4, kColumns, kUp>, {dim3(blocks), dim3(Shape::kThreads), shared, true}, weight_map,
          row_map, args);
 }
 
@@ -191,10 +205,7 @@ void gemm(Context& ctx, const MoeShape& m, const Tensor& x, const Tensor& weight
   args.activation_pitch = static_cast<int>(inner_pitch);
   Y* y = ctx.workspace.take<Y>(m.pairs * m.hidden);
   args.y = y;
-  launch(ctx, "moe", gather_slots<kMxfp4>,
-         {dim3(static_cast<unsigned>(m.pairs)), dim3(128), kMxfp4 ? static_cast<std::size_t>(pitch) * 2 : 0, true},
-         static_cast<const bf16_t*>(x.data), static_cast<int>(m.per_token), static_cast<int>(m.hidden),
-         static_cast<int>(pitch), args.routing, rows);
+  gather<kMxfp4>(ctx, m, x, pitch, args.routing, rows);
   gemm_projection<kMxfp4, kColumns, true>(ctx, m, gate_up, rows, pitch, row_count, args);
   gemm_projection<kMxfp4, kColumns, false>(ctx, m, down, args.activations, inner_pitch, row_count, args);
   combine(ctx, m, y, weights, args.routing, out);
@@ -227,8 +238,9 @@ void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& wei
   args.limit = limit;
   if (path == MoePath::kDense) gemm<false, 256>(ctx, m, x, weights, gate_up, down, args, out);
   else if (rows == 16) gemm<true, 16>(ctx, m, x, weights, gate_up, down, args, out);
+  else if (rows == 32) gemm<true, 32>(ctx, m, x, weights, gate_up, down, args, out);
   else if (rows == 64) gemm<true, 64>(ctx, m, x, weights, gate_up, down, args, out);
-  else if (rows == 128) gemm<true, 128>(ctx, m, x, weights, gate_up, down, args, out);
+  else if (rows == 96) gemm<true, 96>(ctx, m, x, weights, gate_up, down, args, out);
   else gemm<true, 192>(ctx, m, x, weights, gate_up, down, args, out);
 }
 

@@ -20,12 +20,12 @@ namespace gov::ops {
 GOV_REFUSE(fill_random, (Context&, const Tensor&, float, std::uint64_t))
 GOV_REFUSE(fill_value, (Context&, const Tensor&, float))
 GOV_REFUSE(expand_mxfp4, (Context&, const Tensor&, const Tensor&, const Tensor&))
-GOV_REFUSE(argmax_rows, (Context&, const Tensor&, const Tensor&))
 GOV_REFUSE(advance_rows, (Context&, const DecodeArrays&))
 GOV_REFUSE(sample_greedy_device, (Context&, const Tensor&, const Tensor&))
 GOV_REFUSE(DeviceSampler::upload, (Context&, std::span<const SampleRow>, bool))
 GOV_REFUSE(DeviceSampler::launch, (Context&, const Tensor&, const Tensor&))
 GOV_REFUSE(DeviceSampler::start, (Context&, const Tensor&, const Tensor&))
+GOV_REFUSE(DeviceSampler::send, (Context&))
 GOV_REFUSE(DeviceSampler::read, (Context&, std::span<SampleResult>))
 #undef GOV_REFUSE
 struct DeviceSampler::State {};

@@ -21,7 +21,8 @@ void decode_gate_up(Context&, const Tensor&, const Tensor&, float, const Tensor&
                     const Tensor&) {
   refuse("decode_gate_up");
 }
-void decode_down(Context&, const Tensor&, const Tensor&, const Tensor&, const ExpertProjection&, const Tensor&) {
+void decode_down(Context&, const Tensor&, const Tensor&, const Tensor&, const ExpertProjection&, float, float,
+                 const Tensor&) {
   refuse("decode_down");
 }
 void decode_head(Context&, const Tensor&, const Tensor&, float, const DecodeMatrix&, const Tensor&) {

@@ -15,8 +15,8 @@ struct NormArgs {
 };
 
 // One block a row: x, out [gridDim.x, width]. A row is read once (twice where it is wider than the block holds), which
-// is the limit for many rows; for few, the latency of two block sums. Each thread writes only what it has read: in place
-// is allowed.
+// is the limit for many rows; for few, the latency of two block sums. Each thread writes only what it has read: in
+// place is allowed.
 template <int kCount, bool kLayer, class In, class Weight, class Out>
 __global__ void __launch_bounds__(1024) norm_rows(NormArgs args, const In* x, Out* out) {
   __shared__ float scratch[kWarp];

@@ -8,8 +8,8 @@ struct PatchGrid {
   std::int64_t channels, height, width, patch, across, down, in;
 };
 
-// Row i of `rows` [patches, C p p] is patch i of pixels [N, C, height, width], the layout of a weight row: the convolution
-// is then one linear. One block a patch; bound by memory.
+// Row i of `rows` [patches, C p p] is patch i of pixels [N, C, height, width], the layout of a weight row: the
+// convolution is then one linear. One block a patch; bound by memory.
 template <class Out>
 __global__ void gather_patches(PatchGrid g, const float* __restrict__ pixels, Out* __restrict__ rows) {
   grid_dependency_wait();
@@ -28,8 +28,8 @@ __global__ void gather_patches(PatchGrid g, const float* __restrict__ pixels, Ou
 void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const Tensor& bias, const Tensor& out) {
   const std::int64_t patch = weight.shape[2], across = pixels.shape[3] / patch, down = pixels.shape[2] / patch;
   const std::int64_t patches = pixels.shape[0] * down * across, outputs = weight.shape[0];
-  const PatchGrid grid{pixels.shape[1], pixels.shape[2], pixels.shape[3], patch, across, down,
-                       pixels.shape[1] * patch * patch};
+  const PatchGrid grid{
+      pixels.shape[1], pixels.shape[2], pixels.shape[3], patch, across, down, pixels.shape[1] * patch * patch};
   if (patches == 0) return;
   // An F32 result is exact: its pixels keep their digits. Otherwise they are rounded for the tensor cores.
   const bool narrow = out.dtype == DType::kBF16 && weight.dtype == DType::kBF16;

@@ -171,9 +171,8 @@ void dispatch_held(int experts, F&& f) {
 
 void route_few(Context& ctx, const RouterArgs& args, const Tensor& x, const Tensor& weight) {
   std::uint32_t* const tickets = counters(ctx, args.rows);
-  const Launch how{
-      dim3(static_cast<unsigned>(ceil_div(args.experts, kWarps)), static_cast<unsigned>(args.rows)),
-      dim3(kWarps * kWarp), 0, true};
+  const Launch how{dim3(static_cast<unsigned>(ceil_div(args.experts, kWarps)), static_cast<unsigned>(args.rows)),
+                   dim3(kWarps * kWarp), 0, true};
   dispatch_held(args.experts, [&](auto held) {
     dispatch_act(x.dtype, [&](auto in) {
       dispatch_weight(weight.dtype, [&](auto w) {
@@ -209,8 +208,7 @@ void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& b
   if (args.rows <= (tensor_cores ? kFewRows : kFewExactRows)) return route_few(ctx, args, x, weight);
   linear_rows(ctx, "router", x, weight, {}, logits, false);
   const Launch how{dim3(static_cast<unsigned>(ceil_div(args.rows, kWarps))), dim3(kWarps * kWarp), 0, true};
-  dispatch_held(args.experts,
-                [&](auto held) { launch(ctx, "router", select_rows<decltype(held)::value>, how, args); });
+  dispatch_held(args.experts, [&](auto held) { launch(ctx, "router", select_rows<decltype(held)::value>, how, args); });
 }
 
 }  // namespace gov::ops::cuda

@@ -16,8 +16,8 @@ Launch row_launch(std::int64_t rows, std::int64_t pieces) {
           dim3(static_cast<unsigned>(along), static_cast<unsigned>(beside)), 0, true};
 }
 
-// Row i of `to` is row index[i] of `from`, or with kScatter the other way round. from [limit or rows, width], to [rows or
-// limit, width]. An index outside [0, limit) cannot be reported: it reads NaN, or writes nothing.
+// Row i of `to` is row index[i] of `from`, or with kScatter the other way round. from [limit or rows, width], to [rows
+// or limit, width]. An index outside [0, limit) cannot be reported: it reads NaN, or writes nothing.
 template <int kCount, bool kScatter, class In, class Out>
 __global__ void move_rows(const In* __restrict__ from, const std::int32_t* __restrict__ index, std::int64_t limit,
                           std::int64_t rows, std::int64_t width, Out* __restrict__ to) {
@@ -73,8 +73,8 @@ __global__ void add_elements(const float* __restrict__ x, std::int64_t n, float*
   store_row(out + i, b);
 }
 
-// out[n, p] = (p == 0 with a token: token, else the next row of x[n]) + positions[p].  x [rows / after, after - skip, D],
-// out [rows, D], `after` rows an image.
+// out[n, p] = (p == 0 with a token: token, else the next row of x[n]) + positions[p].  x [rows / after, after - skip,
+// D], out [rows, D], `after` rows an image.
 struct Prepend {
   const void *token, *positions;  // weights or null
   DType token_type, position_type;
@@ -120,7 +120,7 @@ void add(Context& ctx, const Tensor& x, const Tensor& out) {
 }
 
 void prepend_token(Context& ctx, const Tensor& token, const Tensor& x, const Tensor& positions, const Tensor& out) {
-  const Prepend p{token.data,   positions.data,          token.dtype, positions.dtype, out.shape[0] * out.shape[1],
+  const Prepend p{token.data,   positions.data, token.dtype, positions.dtype, out.shape[0] * out.shape[1],
                   out.shape[1], out.shape[2]};
   if (p.rows == 0 || p.width == 0) return;
   dispatch_act(x.dtype, [&](auto in) {

@@ -48,12 +48,13 @@ RowParameters parameters_of(const SampleRow& row) {
 
 // Which kernels a batch needs.
 struct Needs {
-  bool adjust = false, weigh = false, list = false;
+  bool adjust = false, weigh = false, list = false, finish = false, filter = false;
 };
 
 std::int64_t parts_of(const Context& ctx, std::int64_t rows, std::int64_t vocabulary) {
-  const std::int64_t fill = ceil_div(4 * device_of(ctx).multiprocessors, rows), useful = ceil_div(vocabulary, 1024);
-  return std::clamp<std::int64_t>(std::min(fill, useful), 1, kMostParts);
+  // Blocks for all multiprocessors, and parts short enough for one block to find the token in.
+  const std::int64_t fill = std::max<std::int64_t>(ceil_div(4 * device_of(ctx).multiprocessors, rows), 8);
+  return std::clamp<std::int64_t>(std::min(fill, ceil_div(vocabulary, 1024)), 1, kMostParts);
 }
 
 // The parts of a call that follow from the logits alone.
@@ -65,7 +66,7 @@ Call begin_call(Context& ctx, const Tensor& logits) {
   c.parts = static_cast<int>(parts_of(ctx, rows, vocabulary));
   c.part = ceil_div(ceil_div(vocabulary, c.parts), 8) * 8;
   c.mass_shift = 62 - std::bit_width(static_cast<std::uint64_t>(vocabulary));
-  c.tickets = counters(ctx, 2 * rows);
+  c.tickets = counters(ctx, 3 * rows);
   c.largest = ctx.workspace.take<Part>(rows * c.parts);
   return c;
 }
@@ -105,6 +106,8 @@ struct DeviceSampler::State {
   int turn = 0;
   Buffer parameters, results;  // on the device
   PinnedBuffer returned;
+  Event arrived = Event::create();  // of the results in `returned`
+  bool is_sent = false;
   std::int64_t rows = 0;
   Needs needs;
   std::size_t bias_at = 0, counts_at = 0, forbidden_at = 0;  // in `parameters`
@@ -119,7 +122,7 @@ void DeviceSampler::upload(Context& ctx, std::span<const SampleRow> rows, bool e
   if (!state_) state_ = std::make_unique<State>();
   State& s = *state_;
   s.rows = static_cast<std::int64_t>(rows.size());
-  s.needs = {everything, everything, everything};
+  s.needs = {everything, everything, everything, everything, everything};
   std::vector<RowParameters> parameters;
   std::vector<LogitBias> bias;
   std::vector<TokenCount> counts;
@@ -140,6 +143,8 @@ void DeviceSampler::upload(Context& ctx, std::span<const SampleRow> rows, bool e
     p.forbidden_end = static_cast<std::int64_t>(forbidden.size());
     s.needs.weigh = s.needs.weigh || !p.greedy || p.top_logprobs >= 0;
     s.needs.list = s.needs.list || p.filtered || p.top_logprobs > 0;
+    s.needs.finish = s.needs.finish || p.filtered || p.top_logprobs >= 0;
+    s.needs.filter = s.needs.filter || p.filtered;
     parameters.push_back(p);
   }
   s.needs.adjust = s.needs.adjust || !bias.empty() || !counts.empty() || !forbidden.empty();
@@ -157,7 +162,8 @@ void DeviceSampler::upload(Context& ctx, std::span<const SampleRow> rows, bool e
     s.parameters = Buffer(bytes + bytes / 2, DeviceKind::kCuda, "sampling parameters");
   }
   const auto put = [&](std::size_t at, const auto& list) {
-    if (!list.empty()) std::memcpy(static_cast<char*>(staging.memory.data()) + at, list.data(), list.size() * sizeof list[0]);
+    if (!list.empty())
+      std::memcpy(static_cast<char*>(staging.memory.data()) + at, list.data(), list.size() * sizeof list[0]);
   };
   put(0, parameters);
   put(s.bias_at, bias);
@@ -174,6 +180,7 @@ void DeviceSampler::launch(Context& ctx, const Tensor& logits, const Tensor& tok
 
 void DeviceSampler::start(Context& ctx, const Tensor& logits, const Tensor& tokens) {
   State& s = *state_;
+  s.is_sent = false;
   if (s.rows == 0) return;
   const std::size_t bytes = static_cast<std::size_t>(s.rows) * sizeof(SampleResult);
   if (s.results.bytes() < bytes) {
@@ -206,8 +213,18 @@ void DeviceSampler::start(Context& ctx, const Tensor& logits, const Tensor& toke
     cuda::launch(ctx, "sample", find_largest<kCount>, on_parts(c, s.rows), c);
     if (s.needs.weigh) cuda::launch(ctx, "sample", weigh<kCount>, on_parts(c, s.rows), c);
     if (s.needs.list) cuda::launch(ctx, "sample", collect<kCount>, on_parts(c, s.rows), c);
+    if (s.needs.finish) cuda::launch(ctx, "sample", finish, to_finish, c);
+    if (s.needs.filter) cuda::launch(ctx, "sample", draw_kept<kCount>, on_parts(c, s.rows), c);
   });
-  if (s.needs.weigh) cuda::launch(ctx, "sample", finish, to_finish, c);
+}
+
+void DeviceSampler::send(Context& ctx) {
+  State& s = *state_;
+  const std::size_t bytes = static_cast<std::size_t>(s.rows) * sizeof(SampleResult);
+  if (s.returned.bytes() < bytes) s.returned = PinnedBuffer(bytes, "sampling results");
+  copy_bytes(s.returned.data(), DeviceKind::kCpu, s.results.data(), DeviceKind::kCuda, bytes, ctx.stream);
+  s.arrived.record(ctx.stream);
+  s.is_sent = true;
 }
 
 void DeviceSampler::read(Context& ctx, std::span<SampleResult> results) {
@@ -215,9 +232,9 @@ void DeviceSampler::read(Context& ctx, std::span<SampleResult> results) {
   if (results.size() != static_cast<std::size_t>(s.rows))
     fail(ErrorCode::kInvalidArgument, "sample: {} results for {} rows", results.size(), s.rows);
   if (s.rows == 0) return;
-  if (s.returned.bytes() < results.size_bytes()) s.returned = PinnedBuffer(results.size_bytes(), "sampling results");
-  copy_bytes(s.returned.data(), DeviceKind::kCpu, s.results.data(), DeviceKind::kCuda, results.size_bytes(), ctx.stream);
-  synchronize(ctx.stream);
+  if (!s.is_sent) send(ctx);
+  s.is_sent = false;
+  s.arrived.wait();
   std::memcpy(results.data(), s.returned.data(), results.size_bytes());
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Drawing tokens on the GPU without waiting for it: the device-side parts of ops::sample(), so that a decode step can take
-// its token from the step before it. Builds without CUDA throw Error kUnsupported.
+// Drawing tokens on the GPU without waiting for it: the device-side parts of ops::sample(), so that a decode step can
+// take its token from the step before it. Builds without CUDA throw Error kUnsupported.
 //
 //   DeviceSampler sampler;
 //   sampler.upload(ctx, rows);             // parameters, penalties, random numbers: host -> device, at once
@@ -8,8 +8,9 @@
 //   ...
 //   sampler.read(ctx, results);            // waits
 //
-// upload() and read() belong outside of a CUDA graph, launch() may be captured: on replay it reads what was uploaded last.
-// A captured launch fits other rows if there are as many and they need no kernel that was left out: see `everything`.
+// upload() and read() belong outside of a CUDA graph, launch() may be captured: on replay it reads what was uploaded
+// last. A captured launch fits other rows if there are as many and they need no kernel that was left out: see
+// `everything`.
 
 #include <memory>
 #include <span>
@@ -29,15 +30,17 @@ class DeviceSampler {
   DeviceSampler(DeviceSampler&&) noexcept;
   DeviceSampler& operator=(DeviceSampler&&) noexcept;
 
-  // Copies what the rows ask for to the device; the spans may go when it returns. Waits only until the upload before the
-  // one before has arrived. `everything`: launch() starts all kernels, whatever these rows need.
+  // Copies what the rows ask for to the device; the spans may go when it returns. Waits only until the upload before
+  // the one before has arrived. `everything`: launch() starts all kernels, whatever these rows need.
   void upload(Context& ctx, std::span<const SampleRow> rows, bool everything = false);
-  // Draws for the rows uploaded last, as ops::sample() does. logits F32 [R, V], used as scratch; tokens I32 [R] or empty; a
-  // row without a finite logit gets -1.
+  // Draws for the rows uploaded last, as ops::sample() does. logits F32 [R, V], used as scratch; tokens I32 [R] or
+  // empty; a row without a finite logit gets -1.
   void launch(Context& ctx, const Tensor& logits, const Tensor& tokens);
   // The same inside of an op.
   void start(Context& ctx, const Tensor& logits, const Tensor& tokens);
-  // The results of the last launch, once it is done.
+  // Puts the way home of the last launch's results into the stream, so that read() need not wait for later work.
+  void send(Context& ctx);
+  // The results of the last launch, once it is done; send() first if that was not called.
   void read(Context& ctx, std::span<SampleResult> results);
 
  private:

@@ -130,7 +130,7 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<std::v
             table[r / static_cast<std::size_t>(way.block_size)] * way.block_size + at % way.block_size;
         const Row& row = sequences[s][r];
         builder.add_row(row.token, static_cast<std::int32_t>(r), slot, slot,
-                        images.place(row.image));
+                        {images.place(row.image), 0});
         builder.want_logits();
         owners.push_back(s);
       }

@@ -109,7 +109,7 @@ Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<Inpu
     batch.clear(1);
     batch.begin_sequence(static_cast<std::int32_t>(i + 1), table, table);
     batch.add_row(row.token, static_cast<std::int32_t>(i), position, position,
-                  row.embed.empty() ? nullptr : row.embed.data());
+                  {row.embed.empty() ? nullptr : row.embed.data(), 0});
     if (i + 1 >= rows.size()) batch.want_logits();
     forward(ctx, model, batch.view(hidden), cache, acts);
     if (i + 1 < rows.size()) continue;

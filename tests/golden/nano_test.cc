@@ -107,7 +107,7 @@ Pass run_forward(Nano& nano, const std::vector<float>& pixels, const std::vector
   builder.clear(spec.full_blocks);
   builder.begin_sequence(static_cast<std::int32_t>(rows), table, table);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const float* image_row = r < n ? static_cast<const float*>(embeds.data()) + r * c.hidden_size : nullptr;
+    const ImageRow image_row = r < n ? ImageRow{static_cast<const float*>(embeds.data()), r} : ImageRow{};
     const std::int32_t token = r < n ? 0 : ids[static_cast<std::size_t>(r - n)];
     builder.add_row(token, static_cast<std::int32_t>(r), r, r, image_row);
     builder.want_logits();

@@ -43,5 +43,36 @@ TEST(MemoryPlan, RefusesWithTheNumbers) {
   EXPECT_NO_THROW(require_fits(plan_memory(c, weights, 0, shape, std::uint64_t{24} << 30)));
 }
 
+// The shapes that a GPU is to hold with the engine's defaults there.
+RunShape device_shape(const Config& c) {
+  RunShape shape;
+  shape.context = c.max_position_embeddings;
+  shape.chunk = 4096;
+  shape.images = 4;
+  shape.kv_dtype = DType::kBF16;
+  shape.block_size = 64;
+  shape.place = {DeviceKind::kCuda, DType::kBF16};
+  return shape;
+}
+
+TEST(MemoryPlan, TheReleasedModelsFitTheirGpus) {
+  const Config small = preset("gpt_oss_vision_20b"), large = preset("gpt_oss_vision_120b");
+  const MemoryPlan a = plan_memory(small, 0, stored_weight_bytes(small), device_shape(small), std::uint64_t{24} << 30);
+  EXPECT_NO_THROW(require_fits(a)) << a.str();
+  EXPECT_EQ(a.activations > 0 && a.reserve > 0 && a.device == DeviceKind::kCuda, true);
+  const MemoryPlan b =
+      plan_memory(large, 0, stored_weight_bytes(large), device_shape(large), std::uint64_t{80'000'000'000});
+  EXPECT_NO_THROW(require_fits(b)) << b.str();
+}
+
+TEST(MemoryPlan, FormsOfWeightsAddUp) {
+  const Config c = preset("gpt_oss_vision_20b");
+  const WeightForms forms = weight_forms(c);
+  EXPECT_EQ(forms.total(), stored_weight_bytes(c));
+  EXPECT_GT(forms.experts, forms.attention);
+  EXPECT_GT(forms.vision, 0u);
+  EXPECT_EQ(forms.expanded, 0u);
+}
+
 }  // namespace
 }  // namespace gov

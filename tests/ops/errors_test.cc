@@ -78,6 +78,15 @@ TEST_F(OpErrors, DevicesAliasesAndEmptyTensors) {
   const Tensor big = f32({6, 8});
   refused([&] { ops::linear(ctx, big.slice(0, 3), f32({8, 8}), {}, big.slice(2, 3)); }, {"linear", "overlaps x"});
   refused([&] { ops::rms_norm(ctx, big.slice(0, 3), f32({8}), 1e-5f, big.slice(1, 3)); }, {"rms_norm", "overlaps x"});
+  const Tensor patches = f32({2, 3, 8});
+  refused([&] { ops::prepend_token(ctx, f32({7}), patches, {}, f32({2, 4, 8})); }, {"prepend_token", "token"});
+  refused(
+      [&] {
+        ops::prepend_token(ctx, f32({8}), patches, f32({3, 8}), f32({2, 4, 8}));
+      },
+      {"prepend_token", "positions"});
+  refused([&] { ops::prepend_token(ctx, f32({8}), patches, {}, f32({2, 3, 8})); }, {"prepend_token", "out"});
+  refused([&] { ops::prepend_token(ctx, {}, patches, {}, patches); }, {"prepend_token", "overlaps x"});
   w.device = DeviceKind::kCuda;
   refused([&] { ops::linear(ctx, x, w, {}, out); }, {"linear", "weight", "device"});
   x.data = nullptr;

@@ -24,8 +24,8 @@ Doubles moe_case(Context& ctx, const MoeProblem& problem) {
                     {tolerance.relative_l2 + 2 * kEps, tolerance.absolute + 4 * kEps * largest(added)}));
   for (std::int64_t t = 0; t < problem.tokens; t += 1 + problem.tokens / 5) {
     const Tensor one = memory.zeros(DType::kF32, {1, problem.hidden});
-    call(ctx, ops::moe, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up, setup.down,
-             1.702f, 7.f, one);
+    call(ctx, ops::moe, setup.x.slice(t, 1), setup.indices.slice(t, 1), setup.weights.slice(t, 1), setup.gate_up,
+         setup.down, 1.702f, 7.f, one);
     EXPECT_TRUE(agree(ctx, values(one), values(out.slice(t, 1)), {INFINITY, 2 * tolerance.absolute})) << "token " << t;
   }
   return values(out);
@@ -62,7 +62,7 @@ Doubles mxfp4_codes(Context& ctx) {
   const Tensor indices = memory.ints(std::vector<std::int32_t>(kRows, 0), {kRows, 1}),
                weights = memory.floats(Doubles(kRows, 1.0), {kRows, 1});
   call(ctx, ops::moe, identity, indices, weights, up, down, 1e30f, 7.f,
-           out);  // alpha so large that swiglu(1, 0) is exactly 1
+       out);  // alpha so large that swiglu(1, 0) is exactly 1
   Doubles got;
   for (std::int64_t r = 0; r < kRows; ++r) got.push_back(double(out.as<float>()[r * kRows + r]));
   EXPECT_EQ(got, want);

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "base/philox.h"
+#include "tests/test_device.h"
 
 namespace gov::test {
 namespace {
@@ -48,7 +49,8 @@ Tensor Twins::translate(const Tensor& t) {
   }
   Tensor twin = t;
   twin.device = DeviceKind::kCuda;
-  twin.data = static_cast<unsigned char*>(block.twin.data()) + (static_cast<unsigned char*>(t.data) - block.memory.get());
+  twin.data =
+      static_cast<unsigned char*>(block.twin.data()) + (static_cast<unsigned char*>(t.data) - block.memory.get());
   return twin;
 }
 
@@ -254,16 +256,16 @@ std::string no_cuda_reason() {
   const char* const wanted = std::getenv("GOV_TEST_DEVICE");
   if (wanted && std::string_view(wanted) == "cpu") return "GOV_TEST_DEVICE=cpu";
   if (built_with_cuda() && cuda_device_count() > 0) return "";
-  if (wanted && std::string_view(wanted) == "cuda") ADD_FAILURE() << "GOV_TEST_DEVICE=cuda, and there is no GPU";
+  if (!test_device().empty()) ADD_FAILURE() << "GOV_TEST_DEVICE=" << wanted << ", and there is no GPU";
   return built_with_cuda() ? "this machine has no GPU" : "built without CUDA";
 }
 
 Context& cuda_context() {
   // Never destroyed: the driver may be gone by the time static objects are.
   static Context& shared = *[] {
-    use_cuda_device(0);
+    use_cuda_device(test_ordinal());
     static Stream* const stream = new Stream(Stream::create());
-    return new Context(0, stream->get());
+    return new Context(test_ordinal(), stream->get());
   }();
   return shared;
 }

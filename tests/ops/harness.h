@@ -1,8 +1,8 @@
 #pragma once
 // What the op tests share: tensors between guard bands, comparisons with derived tolerances, and the registry of cases.
 //
-// A case makes its tensors in host memory and calls ops through call(). On the CPU that is the plain call. On a GPU it runs
-// the op on twins of the tensors, guard bands included, and copies them back: cases look the same on both.
+// A case makes its tensors in host memory and calls ops through call(). On the CPU that is the plain call. On a GPU it
+// runs the op on twins of the tensors, guard bands included, and copies them back: cases look the same on both.
 
 #include <gtest/gtest.h>
 
@@ -168,10 +168,10 @@ inline std::vector<bool> test_devices() {
 }
 inline std::string device_name(const testing::TestParamInfo<bool>& info) { return info.param ? "cuda" : "cpu"; }
 
-// Why tests do not run on a GPU here, or nothing. GOV_TEST_DEVICE=cpu leaves them out; with GOV_TEST_DEVICE=cuda a missing
-// GPU is a failure.
+// Why tests do not run on a GPU here, or nothing. GOV_TEST_DEVICE=cpu leaves them out; with GOV_TEST_DEVICE=cuda or
+// cuda:1 a missing GPU is a failure.
 std::string no_cuda_reason();
-// The first GPU's context, one for all tests.
+// That GPU's context, one for all tests; the first GPU's by default.
 Context& cuda_context();
 
 }  // namespace gov::test

@@ -22,7 +22,8 @@ Doubles linear_case(Context& ctx, const LinearProblem& p, bool aligned) {
   const Tensor bias = p.bias ? memory.normal(p.weight, {p.outputs}) : Tensor();
   const Tensor out = memory.make(p.out, {p.tokens, p.outputs});
   call(ctx, ops::linear, x, weight, bias, out, false);
-  const Doubles want = reference::linear(values(x), values(weight), p.bias ? values(bias) : Doubles{}, std::size_t(p.in));
+  const Doubles want =
+      reference::linear(values(x), values(weight), p.bias ? values(bias) : Doubles{}, std::size_t(p.in));
   const double scale = std::sqrt(double(p.in)) * 0.5 + (p.bias ? 1 : 0);  // the size of a typical sum
   const Tolerance sums = sum_tolerance(double(p.in), 2 * scale), tolerance = rounded(sums, p.out, want);
   EXPECT_TRUE(close(values(out), want, tolerance));
@@ -86,14 +87,15 @@ Doubles linear_cancellation(Context& ctx) {
 }
 
 Doubles patch_embed_case(Context& ctx, DType dtype, DType act, std::int64_t height, std::int64_t width,
-                         std::int64_t patch) {
+                         std::int64_t patch, std::int64_t outputs = 10) {
   Memory memory(7);
   const Tensor pixels = memory.normal(DType::kF32, {2, 3, height, width}),
-               weight = memory.normal(dtype, {10, 3, patch, patch});
-  const Tensor bias = memory.normal(dtype, {10}),
-               out = memory.make(act, {2, height / patch * (width / patch), 10});
+               weight = memory.normal(dtype, {outputs, 3, patch, patch});
+  const Tensor bias = memory.normal(dtype, {outputs}),
+               out = memory.make(act, {2, height / patch * (width / patch), outputs});
   call(ctx, ops::patch_embed, pixels, weight, bias, out);
-  const reference::PatchShape shape{2, 3, std::size_t(height), std::size_t(width), std::size_t(patch), 10};
+  const reference::PatchShape shape{
+      2, 3, std::size_t(height), std::size_t(width), std::size_t(patch), std::size_t(outputs)};
   const double terms = double(3 * patch * patch);
   Doubles wide = values(pixels);
   if (act == DType::kBF16 && dtype == DType::kBF16) {  // the operands of the tensor cores
@@ -109,9 +111,9 @@ Doubles patch_embed_case(Context& ctx, DType dtype, DType act, std::int64_t heig
 std::vector<OpCase> linear_cases() {
   std::vector<OpCase> cases;
   const auto linear = [&](const LinearProblem& p, bool aligned, bool cuda_only) {
-    const std::string types = cuda_only ? fmt::format("{}_{}_{}", dtype_name(p.act), dtype_name(p.weight),
-                                                      dtype_name(p.out))
-                                        : dtype_name(p.weight);
+    const std::string types = cuda_only
+                                  ? fmt::format("{}_{}_{}", dtype_name(p.act), dtype_name(p.weight), dtype_name(p.out))
+                                  : dtype_name(p.weight);
     const std::string rows = cuda_only ? fmt::format("{}x", p.tokens) : "";
     cases.push_back({fmt::format("linear_{}_{}{}x{}{}", types, rows, p.in, p.outputs, aligned ? "_aligned" : ""),
                      [=](Context& ctx) { return linear_case(ctx, p, aligned); }, cuda_only});
@@ -146,6 +148,10 @@ std::vector<OpCase> linear_cases() {
   for (const DType act : {kF32, kBF16}) {
     cases.push_back({act == kF32 ? "patch_embed_14" : "patch_embed_14_to_bf16",
                      [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 56, 56, 14); }, act == kBF16});
+    cases.push_back({act == kF32 ? "patch_embed_224" : "patch_embed_224_to_bf16",
+                     [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 224, 224, 14, 128); }, true});
+    cases.push_back({act == kF32 ? "patch_embed_16" : "patch_embed_16_to_bf16",
+                     [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 96, 96, 16, 128); }, true});
   }
   return cases;
 }

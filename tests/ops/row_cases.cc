@@ -121,7 +121,8 @@ Doubles gelu_case(Context& ctx, Acts acts, ops::Gelu kind) {
     const double exponent = want_kind == reference::Gelu::kErf    ? a * a / 2
                             : want_kind == reference::Gelu::kTanh ? 1.6 * a + 0.0714 * a * a * a
                                                                   : 1.702 * a;
-    const double relative = (x[i] > 0 ? 8 * kEps : (10 + 3 * exponent) * kEps) + (acts.out == DType::kBF16 ? 0x1p-8 : 0);
+    const double relative =
+        (x[i] > 0 ? 8 * kEps : (10 + 3 * exponent) * kEps) + (acts.out == DType::kBF16 ? 0x1p-8 : 0);
     EXPECT_LE(std::fabs(got[i] - want[i]), relative * std::fabs(want[i]) + 1e-37) << "x = " << x[i];
   }
   const Doubles separate = values(out);
@@ -209,9 +210,8 @@ Doubles prepend_token_case(Context& ctx, Acts acts, DType dtype, bool with_token
   const Tensor token = with_token ? memory.normal(dtype, {width}) : Tensor();
   const Tensor positions = with_positions ? memory.normal(dtype, {rows, width}) : Tensor();
   call(ctx, ops::prepend_token, token, x, positions, out);
-  const Doubles want =
-      reference::prepend_token(with_token ? values(token) : Doubles{}, values(x),
-                               with_positions ? values(positions) : Doubles{}, std::size_t(images));
+  const Doubles want = reference::prepend_token(with_token ? values(token) : Doubles{}, values(x),
+                                                with_positions ? values(positions) : Doubles{}, std::size_t(images));
   EXPECT_TRUE(close(values(out), want, rounded(sum_tolerance(1, largest(want), 1), acts.out, want)));
   return values(out);
 }
@@ -276,8 +276,10 @@ std::vector<OpCase> row_cases() {
     const bool cuda_only = p.acts.cuda_only() || p.aligned;
     const std::string name = fmt::format("{}_{}{}{}", dtype_name(p.weight), p.width, p.acts.name(),
                                          p.aligned ? fmt::format("_x{}", p.tokens) : "");
-    add("rms_norm_" + name, [=](Context& c) { return rms_norm_case(c, p); }, cuda_only);
-    add("layer_norm_" + name, [=](Context& c) { return layer_norm_case(c, p, 0.5); }, cuda_only);
+    add(
+        "rms_norm_" + name, [=](Context& c) { return rms_norm_case(c, p); }, cuda_only);
+    add(
+        "layer_norm_" + name, [=](Context& c) { return layer_norm_case(c, p, 0.5); }, cuda_only);
   };
   for (const Acts acts : kActs) {
     const bool cuda_only = acts.cuda_only();
@@ -285,40 +287,52 @@ std::vector<OpCase> row_cases() {
       for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16})
         if (!cuda_only || width == 33 || dtype == DType::kBF16) norms({dtype, acts, kTokens, width, false});
       const RowProblem p{DType::kF32, acts, kTokens, width, false};
-      add(fmt::format("swiglu_{}{}", width, acts.name()), [=](Context& c) { return swiglu_case(c, p); }, cuda_only);
+      add(
+          fmt::format("swiglu_{}{}", width, acts.name()), [=](Context& c) { return swiglu_case(c, p); }, cuda_only);
     }
     for (const std::int64_t tokens : {1, 300})
       for (const std::int64_t width : {64, 1024, 2880}) norms({DType::kBF16, acts, tokens, width, true});
     norms({DType::kF32, acts, 2, 20'000, true});  // wider than a block's registers
     const RowProblem large{DType::kF32, acts, 300, 2880, true};
-    add("swiglu_2880" + acts.name() + "_x300", [=](Context& c) { return swiglu_case(c, large); }, true);
-    add("gelu_erf" + acts.name(), [=](Context& c) { return gelu_case(c, acts, ops::Gelu::kErf); }, cuda_only);
-    add("gelu_tanh" + acts.name(), [=](Context& c) { return gelu_case(c, acts, ops::Gelu::kTanh); }, cuda_only);
-    add("gelu_quick" + acts.name(), [=](Context& c) { return gelu_case(c, acts, ops::Gelu::kQuick); }, cuda_only);
-    add("gather_and_scatter_rows" + acts.name(), [=](Context& c) { return move_rows_case(c, acts, 35); }, cuda_only);
-    add("gather_and_scatter_rows_2880" + acts.name(), [=](Context& c) { return move_rows_case(c, acts, 2880); },
+    add(
+        "swiglu_2880" + acts.name() + "_x300", [=](Context& c) { return swiglu_case(c, large); }, true);
+    add(
+        "gelu_erf" + acts.name(), [=](Context& c) { return gelu_case(c, acts, ops::Gelu::kErf); }, cuda_only);
+    add(
+        "gelu_tanh" + acts.name(), [=](Context& c) { return gelu_case(c, acts, ops::Gelu::kTanh); }, cuda_only);
+    add(
+        "gelu_quick" + acts.name(), [=](Context& c) { return gelu_case(c, acts, ops::Gelu::kQuick); }, cuda_only);
+    add(
+        "gather_and_scatter_rows" + acts.name(), [=](Context& c) { return move_rows_case(c, acts, 35); }, cuda_only);
+    add(
+        "gather_and_scatter_rows_2880" + acts.name(), [=](Context& c) { return move_rows_case(c, acts, 2880); },
         cuda_only);
     for (const bool token : {true, false})
       for (const bool positions : {true, false}) {
         const DType dtype = token ? DType::kBF16 : DType::kF16;
-        add(fmt::format("prepend_{}{}{}", token ? "token" : "nothing", positions ? "_positions" : "", acts.name()),
+        add(
+            fmt::format("prepend_{}{}{}", token ? "token" : "nothing", positions ? "_positions" : "", acts.name()),
             [=](Context& c) { return prepend_token_case(c, acts, dtype, token, positions); }, cuda_only);
       }
   }
-  add("layer_norm_large_mean",
-      [](Context& c) { return layer_norm_case(c, {DType::kF32, {}, kTokens, 1024, false}, 300); });
+  add("layer_norm_large_mean", [](Context& c) {
+    return layer_norm_case(c, {DType::kF32, {}, kTokens, 1024, false}, 300);
+  });
   for (const DType act : {DType::kF32, DType::kBF16}) {
     const char* const suffix = act == DType::kBF16 ? "_act_bf16" : "";
     const bool cuda_only = act == DType::kBF16;
     for (const std::int64_t dim : {2, 6, 64, 100, 256})
-      add(fmt::format("rope_{}{}", dim, suffix), [=](Context& c) { return rope_case(c, dim, act); }, cuda_only);
+      add(
+          fmt::format("rope_{}{}", dim, suffix), [=](Context& c) { return rope_case(c, dim, act); }, cuda_only);
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16})
       for (const std::int64_t width : {33, 2880}) {
-        add(fmt::format("embedding_{}_{}{}", dtype_name(dtype), width, suffix),
+        add(
+            fmt::format("embedding_{}_{}{}", dtype_name(dtype), width, suffix),
             [=](Context& c) { return embedding_case(c, dtype, act, width); }, cuda_only);
       }
     for (const DType dtype : {DType::kF32, DType::kBF16})
-      add(fmt::format("kv_append_{}{}", dtype_name(dtype), suffix),
+      add(
+          fmt::format("kv_append_{}{}", dtype_name(dtype), suffix),
           [=](Context& c) { return kv_append_case(c, dtype, act); }, cuda_only);
   }
   add("add", [](Context& c) { return add_case(c, 5003); });

@@ -8,8 +8,8 @@
 // hardly idles between kernels: that decides the speed (a layer's stages take 6 to 12 us each).
 //
 // Exactness: the vector is split into three columns. With bf16 weights they are bf16 parts whose sum is the F32 value;
-// products are exact and sums F32. With int8 and MXFP4 weights they are the base-256 digits of a 24-bit fixed-point number
-// relative to the largest element, and sums are integers (of a block of 32 with MXFP4, F32 beyond). The k index is
+// products are exact and sums F32. With int8 and MXFP4 weights they are the base-256 digits of a fixed-point number
+// relative to the largest element (23 bits with the sign), and sums are integers (of a block of 32 with MXFP4, F32 beyond). The k index is
 // permuted alike in both operands, so that what a lane reads from a row in one piece is its fragment.
 //
 // Limit: bytes of the weights / memory bandwidth. Integer instructions, of which a multiprocessor does 64 a clock: none a
@@ -84,20 +84,19 @@ __device__ inline void mma_int8(int (&d)[4], std::uint32_t a0, std::uint32_t a1,
 
 constexpr int kParts = 3;
 
-// The forms of a weight matrix. kUnit elements of the vector are 16 bytes of a part. Half a row is kWarps warps' work at a
-// time; tiles are summed over the warps kBatch at a time.
+// The forms of a weight matrix. Tiles are summed over the warps kBatch at a time.
 struct Bf16Weights {
-  static constexpr int kStages = 4, kWarps = 8, kBatch = 8, kPerLane = 8;  // weights in a lane's 16 bytes
+  static constexpr int kStages = 3, kWarps = 8, kBatch = 8;
   static constexpr int kPartBytes = 2;
   static constexpr int kSkewHalf = 64, kSkewPart = 64;  // see half_pitch
 };
 struct Int8Weights {  // value = byte * scale of the row
-  static constexpr int kStages = 4, kWarps = 8, kBatch = 8, kPerLane = 16;
+  static constexpr int kStages = 3, kWarps = 8, kBatch = 8;
   static constexpr int kPartBytes = 1;
   static constexpr int kSkewHalf = 64, kSkewPart = 64;
 };
 struct Mxfp4Weights {
-  static constexpr int kStages = 3, kWarps = 12, kBatch = 6;
+  static constexpr int kStages = 3, kWarps = 12, kBatch = 12;
   static constexpr int kPartBytes = 1;
   static constexpr int kSkewHalf = 96, kSkewPart = 32;
 };
@@ -138,6 +137,7 @@ __device__ inline int column_offset(int g, int k_size) {
 // of the bits of 1.5 * 2^23: seen as a float it is 1.5 * 2^23 + sum.
 constexpr int kCodeBias = 12, kMagicBits = 0x4B400000;
 constexpr float kMagic = 12582912.f;
+constexpr float kMostDigits = 4194303.f;  // the largest fixed-point number: rounding by adding kMagic reaches so far
 
 // Writes elements k .. k + 7 of the vector as three bf16 parts.
 __device__ inline void store8(Bf16Weights, char* vector, int k_size, int k, float (&x)[8], float) {
@@ -160,12 +160,17 @@ __device__ inline void store8(Bf16Weights, char* vector, int k_size, int k, floa
 __device__ inline std::uint32_t low_bytes(int a, int b, int c, int d) {
   return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
+// Column c of a block: lanes t = c / 2 begin with it in both of their rows. Columns 6 and 7 are never read.
+__device__ inline void begin_sum(char* vector, int k_size, int column, int block, int digit_sum) {
+  int* entry = reinterpret_cast<int*>(vector + table_offset<Mxfp4Weights>(k_size)) + block * 16 + column / 2 * 4 + column % 2;
+  entry[0] = entry[2] = kMagicBits - kCodeBias * digit_sum;
+}
 // ... as three digits, of x * inverse. All lanes of a warp call it with consecutive eights; those of k < 0 only take part.
 template <class W>
 __device__ inline void store8(W, char* vector, int k_size, int k, float (&x)[8], float inverse) {
   int q[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) q[i] = __float2int_rn(x[i] * inverse);
+  for (int i = 0; i < 8; ++i) q[i] = __float_as_int(fmaf(x[i], inverse, kMagic)) - kMagicBits;  // rounds: |q| < 2^22
   const int half = k >= k_size / 2, inner = k - half * (k_size / 2);
   char* to = vector + half * half_pitch<W>(k_size) + inner;
 #pragma unroll
@@ -178,11 +183,24 @@ __device__ inline void store8(W, char* vector, int k_size, int k, float (&x)[8],
       int sum = __dp4a(static_cast<int>(out.x), 0x01010101, __dp4a(static_cast<int>(out.y), 0x01010101, 0));
       sum += __shfl_xor_sync(kAllLanes, sum, 1);  // four eights are a block
       sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      // Column c of a block: lanes t = c / 2 begin with it in both of their rows. Columns 6 and 7 are never read.
-      const int column = half * kParts + p;
-      int* entry = reinterpret_cast<int*>(vector + table_offset<W>(k_size)) + inner / 32 * 16 + column / 2 * 4 + column % 2;
-      if (k >= 0 && k % 32 == 0) entry[0] = entry[2] = kMagicBits - kCodeBias * sum;
+      if (k >= 0 && k % 32 == 0) begin_sum(vector, k_size, half * kParts + p, inner / 32, sum);
     }
+  }
+}
+// What the sums of all blocks begin with, from the digits in shared memory, by `threads` threads (whole warps).
+__device__ inline void begin_sums(char* vector, int k_size, int rank, int threads) {
+  using W = Mxfp4Weights;
+  const int pieces = k_size / 16, half_pieces = k_size / 32;  // of 16 digits: two make a block
+  const int all = kParts * pieces, rounded = (all + kWarp - 1) / kWarp * kWarp;
+  for (int i = rank; i < rounded; i += threads) {
+    const int part = min(i, all - 1) / pieces, piece = min(i, all - 1) % pieces, half = piece >= half_pieces;
+    const int inner = piece - half * half_pieces;
+    const int4 digits = *reinterpret_cast<const int4*>(vector + part * part_pitch<W>(k_size) +
+                                                       half * half_pitch<W>(k_size) + inner * 16);
+    int sum = __dp4a(digits.x, 0x01010101, __dp4a(digits.y, 0x01010101, 0));
+    sum = __dp4a(digits.z, 0x01010101, __dp4a(digits.w, 0x01010101, sum));
+    sum += __shfl_xor_sync(kAllLanes, sum, 1);
+    if (i < all && i % 2 == 0) begin_sum(vector, k_size, half * kParts + part, inner / 2, sum);
   }
 }
 
@@ -247,8 +265,7 @@ __device__ float stage_vector(const float* x, const Gains<kKept>& gains, float e
     largest = fmaxf(largest, scratch[w].y);
   }
   const float factor = gains.norm ? rsqrtf(squares / static_cast<float>(k_size) + eps) : 1.f;
-  constexpr float kMost = 8355711.f;  // 127 * (1 + 256 + 65536)
-  const float inverse = largest > 0 ? kMost / largest : 0.f;
+  const float inverse = largest > 0 ? kMostDigits / largest : 0.f;
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
     const int k = 8 * (rank + i * threads);
@@ -262,7 +279,7 @@ __device__ float stage_vector(const float* x, const Gains<kKept>& gains, float e
   }
   named_barrier(1, everybody);
   // Infinity and NaN reach the result: they are not finite in `squares` or `largest`.
-  return kDigits ? factor * (largest + 0 * squares) / kMost : 1.f;
+  return kDigits ? factor * (largest + 0 * squares) / kMostDigits : 1.f;
 }
 
 // --- products ----------------------------------------------------------------------------------------------------
@@ -325,10 +342,11 @@ __device__ inline float sum_columns(const auto& s) {
 
 // --- the ring ----------------------------------------------------------------------------------------------------
 
-// Bytes between rows of a stage. Reads of 16 bytes by four lanes a row: two neighbouring rows fall into all banks. Reads
-// of 4 bytes by four lanes a row (MXFP4): eight rows do.
+// Bytes between rows of a stage. Reads of 16 bytes by four lanes a row: two neighbouring rows fall into all banks.
 __host__ __device__ constexpr int row_pitch(int bytes) { return skewed(bytes, 64); }
-__host__ __device__ constexpr int code_row_pitch(int bytes) { return (bytes / 16 | 1) * 16; }
+// Rows of MXFP4 codes are read 4 bytes by four lanes a row. They stay as they are in memory, for one large copy, unless
+// then all rows of a tile fell into the same banks.
+__host__ __device__ constexpr int code_row_pitch(int bytes) { return bytes % 128 != 0 ? bytes : bytes + 16; }
 
 struct Ring {
   std::uint32_t data, full, empty;  // shared addresses: stages, barriers

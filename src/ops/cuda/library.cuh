@@ -43,7 +43,7 @@ struct Library {
   cublasLtHandle_t lt = nullptr;
   Buffer lt_workspace;
   std::map<LtKey, LtPlan> plans;
-  std::vector<Buffer> counters;  // the last is current; captured graphs may hold addresses of older ones
+  std::vector<Buffer> counters;   // the last is current; captured graphs may hold addresses of older ones
   std::shared_ptr<void> sampler;  // of sample()
 };
 

@@ -5,8 +5,8 @@
 
 namespace gov::ops::cuda {
 
-// out [T, out] = x [T, in] weight^T + bias, or added to out. weight: any shape of out * in elements. Types and alignment
-// as ops.h says of linear.
+// out [T, out] = x [T, in] weight^T + bias, or added to out. weight: any shape of out * in elements. Types and
+// alignment as ops.h says of linear.
 void linear_rows(Context& ctx, const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
                  const Tensor& out, bool accumulate);
 

@@ -6,9 +6,8 @@
 //   Limit: small batches the bytes of the weights / memory bandwidth, large ones the tensor cores.
 // - BF16 [E, out, in]: A from shared memory. Limit: the tensor cores from about 300 rows an expert on.
 //
-// A tile is 256 output features x one chunk of slots (moe_routing.cuh), made by a cluster of two blocks, 128 features
-// each. Each block copies its own weights and half of the chunk's activations, multicast to both. One thread copies into
-// a ring of stages (64 or 128 input features), two warpgroups multiply 64 features each; the ring runs on from tile to
+// A tile is 256 (384) output features x one chunk of slots (moe_routing.cuh), made by a cluster of two blocks, half each. Each block copies its own weights and half of the chunk's activations, multicast to both. One thread copies into
+// a ring of stages (64 or 128 input features), two or three warpgroups multiply 64 features each; the ring runs on from tile to
 // tile. Persistent: the grid fills the GPU, clusters take tiles round robin, chunks of an expert first, so that blocks
 // which run side by side share weights and activations in the L2 cache. The number of tiles is read on the device.
 //
@@ -21,25 +20,28 @@
 
 namespace gov::ops::cuda {
 
-constexpr int kGemmRows = 128;     // output features of a block
-constexpr int kGemmThreads = 384;    // a warpgroup that copies, two that multiply
-constexpr int kGemmMultipliers = 8;  // warps that multiply
-
 // kColumns: most slots of a chunk. Code for narrower chunks is chosen in the kernel.
 template <bool kMxfp4, int kColumns>
 struct GemmShape {
+  // Warpgroups that multiply, 64 output features each; one more copies. Small batches are bound by the latency of a tile's
+  // steps, which more warps hide: three groups, or two blocks on a multiprocessor.
+  static constexpr int kGroups = kMxfp4 && (kColumns == 64 || kColumns == 96) ? 3 : 2;
+  static constexpr int kBlocks = kMxfp4 && kColumns <= 32 ? 2 : 1;
+  static constexpr int kRows = 64 * kGroups, kThreads = 128 * (kGroups + 1), kMultiplierWarps = 4 * kGroups;
+  // Together no more than a block starts with, or the warps that ask for registers wait for ever.
+  static constexpr int kStartRegisters = kBlocks == 2 ? 80 : kGroups == 3 ? 128 : 168;
+  static constexpr int kCopyRegisters = kBlocks == 2 ? 32 : 40;
+  static constexpr int kMultiplyRegisters = kBlocks == 2 ? 104 : kGroups == 3 ? 152 : 232;
+  static_assert(kCopyRegisters + kGroups * kMultiplyRegisters <= (kGroups + 1) * kStartRegisters);
   static constexpr int kHalves = kMxfp4 ? 2 : 1;  // of 64 input features
   static constexpr int kDepth = 64 * kHalves;
-  static constexpr int kWeightBytes = kMxfp4 ? kGemmRows * 64 : kGemmRows * 128;
+  static constexpr int kWeightBytes = kMxfp4 ? kRows * 64 : kRows * 128;
   static constexpr int kRowBytes = kHalves * kColumns * 128;
   static constexpr int kStageBytes = kWeightBytes + kRowBytes;
   // Widths that there is code for: kNarrowest, then in steps. With many, ptxas runs out of registers for 4-bit weights.
-  static constexpr int kStep = kColumns <= 16 ? 8 : kMxfp4 && kColumns > 64 ? 32 : 16;
+  static constexpr int kStep = kColumns <= 16 ? 8 : kMxfp4 && kColumns > 32 ? 32 : 16;
   static constexpr int kNarrowest = kMxfp4 && kColumns > 128 ? 96 : kStep;
   static constexpr int kBoxRows = kColumns <= 16 ? 8 : kColumns <= 128 ? 16 : 32;  // slots of one copy
-  // Small batches are bound by the latency of one tile's steps: two blocks share a multiprocessor.
-  static constexpr int kBlocks = kMxfp4 && kColumns <= 64 ? 2 : 1;
-  static constexpr int kCopyRegisters = kBlocks == 2 ? 24 : 40, kMultiplyRegisters = kBlocks == 2 ? 104 : 232;
 };
 
 struct GemmArgs {
@@ -55,11 +57,12 @@ struct GemmArgs {
 };
 // Results of large batches pass through memory as bf16, as their inputs do.
 template <int kColumns>
-using GemmOut = std::conditional_t<kColumns <= 64, float, bf16_t>;
+using GemmOut = std::conditional_t<kColumns <= 96, float, bf16_t>;
 
 // Bytes of shared memory beside the stages.
-inline std::size_t gemm_fixed_bytes(bool mxfp4, int scale_blocks, int experts) {
-  return 1024 + (mxfp4 ? 2 * ((static_cast<std::size_t>(kGemmRows) * scale_blocks + 127) / 128 * 128) : 0) + 1024 +
+template <class Shape>
+std::size_t gemm_fixed_bytes(int scale_blocks, int experts) {
+  return 1024 + 2 * ((static_cast<std::size_t>(Shape::kRows) * scale_blocks + 127) / 128 * 128) + 1024 +
          2 * (static_cast<std::size_t>(experts) + 1) * sizeof(int);
 }
 constexpr int kMostStages = 24;
@@ -84,7 +87,7 @@ __device__ inline GemmShared gemm_shared(std::uint8_t* raw, const GemmArgs& a) {
   s.stages = raw + (1024 - hopper::shared_address(raw) % 1024) % 1024;
   s.ring = hopper::shared_address(s.stages);
   s.slabs = s.stages + a.stages * Shape::kStageBytes;
-  s.slab_bytes = a.scale_blocks > 0 ? (kGemmRows * a.scale_blocks + 127) / 128 * 128 : 0;
+  s.slab_bytes = (Shape::kRows * a.scale_blocks + 127) / 128 * 128;
   std::uint8_t* barriers = s.slabs + 2 * s.slab_bytes;
   s.full = hopper::shared_address(barriers);
   s.empty = s.full + 8 * kMostStages;
@@ -96,12 +99,13 @@ __device__ inline GemmShared gemm_shared(std::uint8_t* raw, const GemmArgs& a) {
 }
 
 // Tile `index` of the cluster's list; first_row is this block's.
+template <class Shape>
 __device__ inline GemmTile gemm_tile(const GemmShared& s, const GemmArgs& a, int index, int row_pairs, int rank) {
   GemmTile tile;
   tile.expert = expert_of_chunk(s.chunks, a.routing.experts, index / row_pairs);
   const int first_chunk = s.chunks[tile.expert], chunks = s.chunks[tile.expert + 1] - first_chunk;
   const int local = index - first_chunk * row_pairs, chunk = local % chunks;
-  tile.first_row = (local / chunks * 2 + rank) * kGemmRows;
+  tile.first_row = (local / chunks * 2 + rank) * Shape::kRows;
   const int begin = s.offsets[tile.expert], rows = s.offsets[tile.expert + 1] - begin;
   const int per_chunk = rows_per_chunk(rows, chunks);
   tile.slot = begin + chunk * per_chunk;
@@ -128,14 +132,14 @@ __device__ void gemm_copy(const CUtensorMap* weights, const CUtensorMap* rows, c
   using Shape = GemmShape<kMxfp4, kColumns>;
   // Small batches read weights once; larger ones read them again for the next chunk.
   const std::uint64_t rows_policy = hopper::policy_evict_normal();
-  const std::uint64_t weights_policy = kColumns <= 64 ? hopper::policy_evict_first() : rows_policy;
+  const std::uint64_t weights_policy = kColumns <= 96 ? hopper::policy_evict_first() : rows_policy;
   const int tiles = s.chunks[a.routing.experts] * row_pairs, clusters = gridDim.x / 2;
   GemmRing ring{0, a.stages, 0};
   int slab = 0;
   std::uint32_t slab_phase = 0;
   bool waited = kUp;  // the up projection's kernel has waited as a whole
   for (int index = blockIdx.x / 2; index < tiles; index += clusters) {
-    const GemmTile tile = gemm_tile(s, a, index, row_pairs, rank);
+    const GemmTile tile = gemm_tile<Shape>(s, a, index, row_pairs, rank);
     const bool active = tile.first_row < a.out;
     const int boxes = (tile.columns + Shape::kBoxRows - 1) / Shape::kBoxRows;
     const std::uint32_t bytes =
@@ -150,7 +154,7 @@ __device__ void gemm_copy(const CUtensorMap* weights, const CUtensorMap* rows, c
     if (kMxfp4 && active) {
       const std::uint32_t full = s.scales_full + 8 * slab;
       hopper::barrier_wait(s.scales_empty + 8 * slab, slab_phase ^ 1);
-      const std::uint32_t size = min(kGemmRows, a.out - tile.first_row) * a.scale_blocks;
+      const std::uint32_t size = min(Shape::kRows, a.out - tile.first_row) * a.scale_blocks;
       hopper::barrier_expect(full, size);
       const std::int64_t row = static_cast<std::int64_t>(tile.expert) * a.out + tile.first_row;
       hopper::bulk_copy(hopper::shared_address(s.slabs + slab * s.slab_bytes), a.scales + row * a.scale_blocks, size,
@@ -236,8 +240,7 @@ __device__ inline void multiply_codes(float (&sums)[N / 2], const GemmArgs& a, c
     const std::uint32_t high[4] = {high_codes.x, high_codes.y, high_codes.z, high_codes.w};
     const int block = min(4 * step + me.t, a.scale_blocks - 1);  // beyond the last, codes are zero
     const __nv_bfloat162 low_factor = e8m0_factor(low_scales[block]), high_factor = e8m0_factor(high_scales[block]);
-    const std::uint64_t columns =
-        hopper::operand_descriptor(s.ring + ring.stage * Shape::kStageBytes + Shape::kWeightBytes);
+    const std::uint32_t columns = hopper::operand(s.ring + ring.stage * Shape::kStageBytes + Shape::kWeightBytes);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       std::uint32_t fragment[4][4];
@@ -281,8 +284,8 @@ __device__ inline void multiply_dense(float (&sums)[N / 2], const GemmArgs& a, c
   for (int step = 0; step < a.steps; ++step) {
     hopper::barrier_wait(s.full + 8 * ring.stage, ring.phase);
     const std::uint32_t stage = s.ring + ring.stage * Shape::kStageBytes;
-    const std::uint64_t weights = hopper::operand_descriptor(stage + me.group * 64 * 128);
-    const std::uint64_t columns = hopper::operand_descriptor(stage + Shape::kWeightBytes);
+    const std::uint32_t weights = hopper::operand(stage + me.group * 64 * 128);
+    const std::uint32_t columns = hopper::operand(stage + Shape::kWeightBytes);
     hopper::wgmma_fence();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -405,6 +408,7 @@ __device__ inline void gemm_tile_sums(const GemmArgs& a, const GemmShared& s, co
 
 template <bool kMxfp4, int kColumns, bool kUp>
 __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pairs, int rank) {
+  using Shape = GemmShape<kMxfp4, kColumns>;
   const int thread = threadIdx.x - 128, lane = thread % kWarp;
   const GemmLane me{thread / 128, thread / kWarp % 4, lane, lane / 4, lane % 4};
   const int tiles = s.chunks[a.routing.experts] * row_pairs, clusters = gridDim.x / 2;
@@ -412,7 +416,7 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
   int slab = 0;
   std::uint32_t slab_phase = 0;
   for (int index = blockIdx.x / 2; index < tiles; index += clusters) {
-    const GemmTile tile = gemm_tile(s, a, index, row_pairs, rank);
+    const GemmTile tile = gemm_tile<Shape>(s, a, index, row_pairs, rank);
     const int row = tile.first_row + me.group * 64;
     const bool slab_used = kMxfp4 && tile.first_row < a.out;
     if (slab_used) hopper::barrier_wait(s.scales_full + 8 * slab, slab_phase);
@@ -438,25 +442,26 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-// Grid: an even number of blocks, at most kBlocks a multiprocessor. `weights`: boxes of 64 (bytes of codes or elements) x 128
+// Grid: an even number of blocks, at most kBlocks a multiprocessor. `weights`: boxes of 64 (bytes of codes or elements) x kRows
 // output features x 1 expert; `rows`: boxes of 64 elements x kBoxRows slots, swizzled by 128.
 template <bool kMxfp4, int kColumns, bool kUp>
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGemmThreads, GemmShape<kMxfp4, kColumns>::kBlocks)
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(GemmShape<kMxfp4, kColumns>::kThreads, GemmShape<kMxfp4, kColumns>::kBlocks)
     expert_gemm(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
                 const __grid_constant__ GemmArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  using Shape = GemmShape<kMxfp4, kColumns>;
   extern __shared__ std::uint8_t gemm_memory[];
-  const GemmShared s = gemm_shared<GemmShape<kMxfp4, kColumns>>(gemm_memory, a);
+  const GemmShared s = gemm_shared<Shape>(gemm_memory, a);
   const int rank = static_cast<int>(hopper::cluster_rank());
-  const int row_pairs = (a.out + 2 * kGemmRows - 1) / (2 * kGemmRows);
+  const int row_pairs = (a.out + 2 * Shape::kRows - 1) / (2 * Shape::kRows);
   if (threadIdx.x == 0) {
     for (int i = 0; i < a.stages; ++i) {
       hopper::barrier_init(s.full + 8 * i, 1);
-      hopper::barrier_init(s.empty + 8 * i, 2 * kGemmMultipliers);
+      hopper::barrier_init(s.empty + 8 * i, 2 * Shape::kMultiplierWarps);
     }
     for (int i = 0; i < 2; ++i) {
       hopper::barrier_init(s.scales_full + 8 * i, 1);
-      hopper::barrier_init(s.scales_empty + 8 * i, kGemmMultipliers);
+      hopper::barrier_init(s.scales_empty + 8 * i, Shape::kMultiplierWarps);
     }
     hopper::barrier_init_fence();
     hopper::map_prefetch(&weights);
@@ -474,11 +479,11 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kGemmThreads, GemmSh
   __syncthreads();
   hopper::cluster_sync();
   if (threadIdx.x < 128) {
-    hopper::registers_release<GemmShape<kMxfp4, kColumns>::kCopyRegisters>();
+    hopper::registers_release<Shape::kCopyRegisters>();
     if (threadIdx.x == 0) gemm_copy<kMxfp4, kColumns, kUp>(&weights, &rows, a, s, row_pairs, rank);
     __syncwarp();
   } else {
-    hopper::registers_take<GemmShape<kMxfp4, kColumns>::kMultiplyRegisters>();
+    hopper::registers_take<Shape::kMultiplyRegisters>();
     gemm_multiply<kMxfp4, kColumns, kUp>(a, s, row_pairs, rank);
   }
   hopper::cluster_sync();  // the other block may still arrive at this one's barriers

@@ -122,61 +122,94 @@ __device__ inline int permuted_source(int position) {
 }
 
 // rows[slot] = x[token of slot], padded with zeros from `hidden` to `pitch` elements, permuted for MXFP4 weights.
-// Grid: a block a pair. x [T, hidden], 16-byte aligned rows; rows [T * K, pitch]. Bound by memory.
+// Grid: (T, parts); a block reads its token's row once and writes it to every parts-th of the token's slots. x [T, hidden],
+// 16-byte aligned rows; rows [T * K, pitch]. Bound by memory: (1 + K) rows a token.
 template <bool kPermuted>
 __global__ void __launch_bounds__(128) gather_slots(const bf16_t* x, int per_token, int hidden, int pitch, Routing r,
                                                     bf16_t* rows) {
   extern __shared__ uint4 row_words[];
   grid_dependency_wait();
   grid_dependency_launch();
-  const int slot = r.slot_of_pair[blockIdx.x];
-  if (slot < 0) return;
-  const uint4* from = reinterpret_cast<const uint4*>(x + static_cast<std::int64_t>(blockIdx.x / per_token) * hidden);
-  uint4* to = reinterpret_cast<uint4*>(rows + static_cast<std::int64_t>(slot) * pitch);
+  const uint4* from = reinterpret_cast<const uint4*>(x + static_cast<std::int64_t>(blockIdx.x) * hidden);
   const uint4 zero{0, 0, 0, 0};
-  if constexpr (!kPermuted) {
-    for (int i = threadIdx.x; i < pitch / 8; i += blockDim.x) to[i] = i < hidden / 8 ? from[i] : zero;
-  } else {
+  if constexpr (kPermuted) {
     for (int i = threadIdx.x; i < pitch / 8; i += blockDim.x) row_words[i] = i < hidden / 8 ? from[i] : zero;
     __syncthreads();
-    const auto* row = reinterpret_cast<const std::uint16_t*>(row_words);
-    for (int i = threadIdx.x; i < pitch / 8; i += blockDim.x) {
+  }
+  for (int i = threadIdx.x; i < pitch / 8; i += blockDim.x) {
+    uint4 words = zero;
+    if constexpr (kPermuted) {
+      const auto* row = reinterpret_cast<const std::uint16_t*>(row_words);
       std::uint32_t word[4];
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
         const int k = permuted_source(8 * i + 2 * t);
         word[t] = row[k] | static_cast<std::uint32_t>(row[k + 4]) << 16;
       }
-      to[i] = {word[0], word[1], word[2], word[3]};
+      words = {word[0], word[1], word[2], word[3]};
+    } else if (i < hidden / 8) {
+      words = from[i];
+    }
+    for (int k = blockIdx.y; k < per_token; k += gridDim.y) {
+      const int slot = r.slot_of_pair[static_cast<std::int64_t>(blockIdx.x) * per_token + k];
+      if (slot >= 0) reinterpret_cast<uint4*>(rows + static_cast<std::int64_t>(slot) * pitch)[i] = words;
     }
   }
 }
 
-// out[t] += sum over k ascending of weights[t, k] * y[slot of (t, k)].  Grid: (columns / kCombineColumns, T).
-constexpr int kCombineThreads = 128, kCombinePerThread = 4, kCombineColumns = kCombineThreads * kCombinePerThread;
-template <class Y>
+// out[t] += sum over k ascending of weights[t, k] * y[slot of (t, k)].  Grid: (T, columns / kCombineColumns). A thread
+// owns four columns: neighbours (kVector: hidden a multiple of 4, out 16-byte aligned) or a block's width apart.
+// Bound by memory.
+constexpr int kCombineThreads = 128, kCombineColumns = kCombineThreads * 4;
+template <class Y, bool kVector>
 __global__ void __launch_bounds__(kCombineThreads)
     combine_slots(const Y* y, const float* weights, int per_token, int hidden, Routing r, float* out) {
   grid_dependency_wait();
   grid_dependency_launch();
-  const std::int64_t token = blockIdx.y;
-  const int first = blockIdx.x * kCombineColumns + threadIdx.x;
-  float sum[kCombinePerThread] = {};
-  for (int k = 0; k < per_token; ++k) {
-    const int slot = r.slot_of_pair[token * per_token + k];
-    if (slot < 0) continue;
-    const float weight = weights[token * per_token + k];
-    const Y* row = y + static_cast<std::int64_t>(slot) * hidden;
+  const std::int64_t token = blockIdx.x;
+  const int first = blockIdx.y * kCombineColumns + threadIdx.x * (kVector ? 4 : 1);
+  if (first >= hidden) return;
+  float sum[4] = {};
+  struct alignas(4 * sizeof(Y)) Four {
+    Y value[4];
+  };
+  constexpr int kAhead = 4;  // slots whose rows are read at once
+  for (int k0 = 0; k0 < per_token; k0 += kAhead) {
+    int slot[kAhead];
+    Four four[kAhead];
 #pragma unroll
-    for (int i = 0; i < kCombinePerThread; ++i) {
-      const int column = first + i * kCombineThreads;
-      if (column < hidden) sum[i] = fmaf(weight, to_float(row[column]), sum[i]);
+    for (int k = 0; k < kAhead; ++k) slot[k] = k0 + k < per_token ? r.slot_of_pair[token * per_token + k0 + k] : -1;
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (slot[k] < 0) continue;
+      const Y* row = y + static_cast<std::int64_t>(slot[k]) * hidden + first;
+      if constexpr (kVector) {
+        four[k] = *reinterpret_cast<const Four*>(row);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          four[k].value[i] = row[first + i * kCombineThreads < hidden ? i * kCombineThreads : 0];
+        }
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (slot[k] < 0) continue;
+      const float weight = weights[token * per_token + k0 + k];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] = fmaf(weight, to_float(four[k].value[i]), sum[i]);
     }
   }
+  float* to = out + token * hidden + first;
+  if constexpr (kVector) {
+    float4 four = *reinterpret_cast<float4*>(to);
+    four.x += sum[0], four.y += sum[1], four.z += sum[2], four.w += sum[3];
+    *reinterpret_cast<float4*>(to) = four;
+  } else {
 #pragma unroll
-  for (int i = 0; i < kCombinePerThread; ++i) {
-    const int column = first + i * kCombineThreads;
-    if (column < hidden) out[token * hidden + column] += sum[i];
+    for (int i = 0; i < 4; ++i) {
+      if (first + i * kCombineThreads < hidden) to[i * kCombineThreads] += sum[i];
+    }
   }
 }
 

@@ -1,15 +1,15 @@
 #pragma once
 // The kernels of sample(): an exact selection without sorting.
 //
-// Probability is a 64-bit integer, the weight e^((logit - largest) / temperature) times 2^mass_shift: sums do not depend
-// on their order, so that atomic additions give the same bits every time. A filter keeps the elements before some place
-// of an order (by logit, by typicality, both with ties to the lower id). An element's place is one 64-bit number, `rank`,
-// different for every element, and a histogram of masses over ranges of ranks, refined a few times, finds the last that
-// is kept. The draw is the same search in the order of the ids.
+// Probability is a 64-bit integer, the weight e^((logit - largest) / temperature) times 2^mass_shift: sums do not
+// depend on their order, so that atomic additions give the same bits every time. A filter keeps the elements before
+// some place of an order (by logit, by typicality, both with ties to the lower id). An element's place is one 64-bit
+// number, `rank`, different for every element, and a histogram of masses over ranges of ranks, refined a few times,
+// finds the last that is kept. The draw is the same search in the order of the ids.
 //
 // find_largest    P blocks a row: the largest finite logit. All that greedy rows need.
-// weigh           P blocks a row: mass of each block's part; a histogram over logits, which bounds what filters can keep.
-// collect         P blocks a row: what is inside that bound becomes a list of candidates, if it is short enough.
+// weigh           P blocks a row: mass of each block's part; a histogram over logits, which bounds what filters can
+// keep. collect         P blocks a row: what is inside that bound becomes a list of candidates, if it is short enough.
 // finish          one block a row: filters and draw on the list, or on the whole row where it is too long.
 //
 // The first three read each logit once, the limit being memory; `finish` is bound by the latency of its passes.
@@ -23,33 +23,49 @@ namespace gov::ops::cuda::sampling {
 using Mass = unsigned long long;
 using Rank = unsigned long long;
 
-constexpr int kBuckets = 2048;          // of `weigh`
-constexpr int kThreads = 256;           // of find_largest, weigh, collect
-constexpr int kFinishThreads = 1024;    // one bucket of a refinement each
+constexpr int kBuckets = 2048;           // of `weigh`
+constexpr int kThreads = 256;            // of find_largest, weigh, collect
+constexpr int kFinishThreads = 1024;     // one bucket of a refinement each
 constexpr std::int64_t kListed = 16384;  // candidates that a list holds
 constexpr int kMostTop = 20;
 
 struct RowParameters {
-  double u;              // the random number, in [0, 1)
-  double temperature;    // at least the smallest normal float
+  double u;            // the random number, in [0, 1)
+  double temperature;  // at least the smallest normal float
   double top_p, typical_p;
-  float inverse;         // 1 / temperature, 1 for greedy rows
+  float inverse;  // 1 / temperature, 1 for greedy rows
   float min_p;
   float repetition, presence, frequency;
-  int top_k;             // 0 = off
-  int top_logprobs;      // -1 = no logprobs
+  int top_k;              // 0 = off
+  int top_logprobs;       // -1 = no logprobs
   bool greedy, filtered;  // filtered: any of top_k, typical, top_p, min_p
   // Ranges of the entries that belong to the row.
   std::int64_t bias, bias_end, counts, counts_end, forbidden, forbidden_end;
 };
 
+// What `finish` searches.
+enum class Source : int {
+  kRow,     // all of the row
+  kList,    // a list of all that the filters can keep, and of the top_logprobs largest
+  kBorders  // a list of the buckets in which a filter ends; draw_kept draws
+};
+
 struct RowState {
   float largest;
-  std::int32_t best;     // -1: no finite logit
-  Mass total;            // of all tokens
-  Mass natural;          // of all tokens at temperature 1
-  unsigned listed;       // candidates in the list so far
-  int bound;             // last bucket of the list; -1: no list, the row is searched
+  std::int32_t best;  // -1: no finite logit
+  Mass total;         // of all tokens
+  Mass natural;       // of all tokens at temperature 1
+  unsigned listed;    // candidates in the list so far
+  Source source;
+  // The list holds buckets up to `bound`, bucket `k_bucket` and buckets p_first .. p_last.
+  int bound, k_bucket, p_first, p_last;
+  // kBorders: what lies before k_bucket, and before p_first.
+  std::uint32_t count_before_k;
+  Mass mass_before_k, mass_before_p;
+  // kBorders: the last token that is kept, as its logit's order and its id, and the least weight.
+  std::uint32_t last_order;
+  std::int32_t last_id;
+  float least_weight;
 };
 
 struct Part {
@@ -59,30 +75,31 @@ struct Part {
 
 // One call: everything the kernels share.
 struct Call {
-  float* logits;  // [R, V]
+  float* logits;                  // [R, V]
   std::int64_t vocabulary, part;  // part: elements a block
   int parts;
   int mass_shift;
-  std::int64_t listed;  // capacity of a list
+  std::int64_t listed;        // capacity of a list
   const RowParameters* rows;  // null: greedy rows without logprobs
   const LogitBias* bias;      // sorted by token within a row
   const TokenCount* counts;
   const std::int32_t* forbidden;
-  std::uint32_t* tickets;  // [2 R]
+  std::uint32_t* tickets;  // [3 R]
   Part* largest;           // [R, P]
   Mass* part_mass;         // [R, P]
   RowState* states;        // [R]
   Mass* bucket_mass;       // [R, kBuckets]
   std::uint32_t* bucket_count;
-  Part* lists;             // [R, listed]
-  SampleResult* results;   // [R] or null
-  std::int32_t* tokens;    // [R] or null
+  Part* lists;            // [R, listed]
+  SampleResult* results;  // [R] or null
+  std::int32_t* tokens;   // [R] or null
 };
 
 __device__ inline bool finite(float x) { return fabsf(x) <= 3.402823466e38f; }
 
 __device__ inline Part better(Part a, Part b) {
-  return b.value > a.value || (b.value == a.value && static_cast<std::uint32_t>(b.index) < static_cast<std::uint32_t>(a.index))
+  return b.value > a.value ||
+                 (b.value == a.value && static_cast<std::uint32_t>(b.index) < static_cast<std::uint32_t>(a.index))
              ? b
              : a;
 }
@@ -176,7 +193,7 @@ __device__ inline int spread(float distance) {
 
 // One row's arithmetic.
 struct Scale {
-  float largest, inverse, unit;  // unit = 2^mass_shift
+  float largest, inverse, unit;                                                         // unit = 2^mass_shift
   __device__ float exponent(float logit) const { return (logit - largest) * inverse; }  // <= 0
   __device__ float weight(float logit) const { return expf(exponent(logit)); }
   __device__ Mass mass_of(float weight) const { return __float2ull_rn(weight * unit); }
@@ -192,6 +209,17 @@ __device__ inline Mass share_of(double share, Mass total) {
   const double wanted = ceil(share * static_cast<double>(total));
   return wanted < 1 ? 1 : wanted >= static_cast<double>(total) ? total : static_cast<Mass>(wanted);
 }
+
+// The mass at which the draw stops: u of the total, at least one unit, at most all.
+__device__ inline Mass target_of(double u, Mass total) {
+  return min(static_cast<Mass>(u * static_cast<double>(total)), total - 1) + 1;
+}
+
+// Ranks of small vocabularies begin with a bucket of `spread`, so that ranges of them split evenly.
+constexpr int kIdBits = 21;
+__device__ inline bool packed_ranks(const Call& c) { return c.vocabulary <= std::int64_t{1} << kIdBits; }
+
+__device__ inline std::int64_t ceil_div_device(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // --- kernels of many blocks a row ---------------------------------------------------------------------------------
 
@@ -239,8 +267,7 @@ __global__ void __launch_bounds__(kThreads) adjust(Call c) {
     if (!inside(seen.token)) continue;
     float logit = logits[seen.token];
     logit = logit > 0 ? logit / p.repetition : logit * p.repetition;
-    if (seen.in_output > 0)
-      logit -= __fadd_rn(p.presence, __fmul_rn(p.frequency, static_cast<float>(seen.in_output)));
+    if (seen.in_output > 0) logit -= __fadd_rn(p.presence, __fmul_rn(p.frequency, static_cast<float>(seen.in_output)));
     logits[seen.token] = logit;
   }
   __syncthreads();
@@ -287,7 +314,13 @@ __global__ void __launch_bounds__(kThreads) find_largest(Call c) {
   best = block_best(best);
   if (threadIdx.x != 0) return;
   if (c.tokens) c.tokens[at.row] = best.index;
-  if (c.states) c.states[at.row] = {best.value, best.index, 0, 0, 0, -1};
+  if (c.states) {
+    RowState state{};
+    state.largest = best.value;
+    state.best = best.index;
+    state.bound = state.k_bucket = state.p_last = -1;
+    c.states[at.row] = state;
+  }
   if (c.results) {
     c.results[at.row].token = best.index;
     c.results[at.row].logprob = 0.f;
@@ -295,9 +328,9 @@ __global__ void __launch_bounds__(kThreads) find_largest(Call c) {
   }
 }
 
-// The last bucket that a filter of this row can keep a token of, or that the top_logprobs largest reach into. `counts` and
-// `masses` are sums up to and with each bucket.
-__device__ inline int list_bound(const RowParameters& p, const Mass* masses, const std::uint32_t* counts) {
+// Decides what becomes the row's list. `counts` and `masses` are sums up to and with each bucket.
+__device__ inline void plan_list(const Call& c, const RowParameters& p, const Mass* masses, const std::uint32_t* counts,
+                                 RowState& state) {
   const auto first = [&](auto&& reached) {  // the first bucket for which it is true, else the last
     int low = 0, high = kBuckets - 1;
     while (low < high) {
@@ -307,26 +340,126 @@ __device__ inline int list_bound(const RowParameters& p, const Mass* masses, con
     }
     return low;
   };
-  const std::uint32_t all = counts[kBuckets - 1];
-  const auto reach = [&](int n) {
+  const std::uint32_t all = counts[kBuckets - 1], room = static_cast<std::uint32_t>(c.listed);
+  const Mass total = masses[kBuckets - 1];
+  const auto reach_count = [&](int n) {
     const std::uint32_t wanted = min(static_cast<std::uint32_t>(n), all);
     return first([&](int b) { return counts[b] >= wanted; });
   };
+  const auto reach_share = [&](Mass of) {
+    const Mass wanted = share_of(p.top_p, of);
+    return first([&](int b) { return masses[b] >= wanted; });
+  };
+  const int tops = p.top_logprobs > 0 ? reach_count(p.top_logprobs) : -1;
+  const int k_bucket = p.filtered && p.top_k > 0 ? reach_count(p.top_k) : -1;
   int bound = -1;
   if (p.filtered) {
     bound = kBuckets - 1;
-    // The masses of what top_k leaves are summed in the list, so that it must hold all of them.
-    if (p.top_k > 0) {
-      bound = reach(p.top_k);
+    // The mass of what top_k leaves is summed in the list, so that it must hold all of that.
+    if (k_bucket >= 0) {
+      bound = k_bucket;
     } else if (p.typical_p >= 1) {
-      if (p.top_p < 1) {
-        const Mass wanted = share_of(p.top_p, masses[kBuckets - 1]);
-        bound = first([&](int b) { return masses[b] >= wanted; });
-      }
+      if (p.top_p < 1) bound = reach_share(total);
       if (p.min_p > 0) bound = min(bound, spread(-logf(p.min_p) * 1.0001f + 0.001f));
     }
   }
-  return p.top_logprobs > 0 ? max(bound, reach(p.top_logprobs)) : bound;
+  bound = max(bound, tops);
+  if (counts[bound] <= room) {
+    state.source = Source::kList;
+    state.bound = bound;
+    return;
+  }
+  if (!p.filtered || p.typical_p < 1 || !packed_ranks(c)) return;
+  // Where top_p ends depends on what top_k leaves: between all of its last bucket and nothing of it.
+  int p_first = 0, p_last = -1;
+  if (p.top_p < 1) {
+    const Mass least = k_bucket < 0 ? total : k_bucket > 0 ? masses[k_bucket - 1] : 0;
+    p_first = reach_share(least);
+    p_last = reach_share(k_bucket < 0 ? total : masses[k_bucket]);
+  }
+  const auto count_before = [&](int b) { return b > 0 ? counts[b - 1] : 0; };
+  const auto mass_before = [&](int b) { return b > 0 ? masses[b - 1] : 0; };
+  std::uint32_t size = tops >= 0 ? counts[tops] : 0;
+  if (k_bucket >= 0) size += counts[k_bucket] - count_before(k_bucket);
+  if (p_last >= 0) size += counts[p_last] - count_before(p_first);
+  if (size > room) return;
+  state.source = Source::kBorders;
+  state.bound = tops;
+  state.k_bucket = k_bucket;
+  state.p_first = p_first;
+  state.p_last = p_last;
+  state.count_before_k = count_before(k_bucket);
+  state.mass_before_k = mass_before(k_bucket);
+  state.mass_before_p = mass_before(p_first);
+}
+
+// The token of a part at which the mass of what `keeps` is true for, added up by ids, reaches `wanted`; -1 if it does
+// not. By all threads of a block of kThreads: each warp sums an eighth, one eighth is left, and so on.
+template <class Keeps>
+__device__ std::int32_t search_part(const Call& c, std::int64_t row, std::int64_t begin, std::int64_t end, Mass wanted,
+                                    const Scale& scale, Mass* sums, Keeps&& keeps) {
+  constexpr int kWarps = kThreads / kWarp;
+  const float* const logits = c.logits + row * c.vocabulary;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const auto mass_at = [&](std::int64_t i, std::int64_t stop) {
+    if (i >= stop) return Mass{0};
+    const float x = logits[i];
+    return keeps(x, static_cast<std::int32_t>(i)) ? scale.mass(x) : Mass{0};
+  };
+  while (end - begin > kWarp) {
+    const std::int64_t piece = ceil_div_device(end - begin, kWarps * kWarp) * kWarp;
+    const std::int64_t from = min(begin + warp * piece, end), stop = min(from + piece, end);
+    Mass sum = 0;
+#pragma unroll 4
+    for (std::int64_t i = from + lane; i < stop; i += kWarp) sum += mass_at(i, stop);
+    sum = warp_fold(sum, Add{});
+    if (lane == 0) sums[warp] = sum;
+    __syncthreads();
+    int chosen = 0;
+    for (; chosen + 1 < kWarps && sums[chosen] < wanted; ++chosen) wanted -= sums[chosen];
+    begin = min(begin + chosen * piece, end);
+    end = min(begin + piece, end);
+    __syncthreads();
+  }
+  Mass sum = mass_at(begin + lane, end);
+#pragma unroll
+  for (int offset = 1; offset < kWarp; offset *= 2) {
+    const Mass other = __shfl_up_sync(kAllLanes, sum, offset);
+    if (lane >= offset) sum += other;
+  }
+  const unsigned reached = __ballot_sync(kAllLanes, sum >= wanted);
+  return reached ? static_cast<std::int32_t>(begin) + __ffs(static_cast<int>(reached)) - 1 : -1;
+}
+
+// The draw among what `keeps` is true for, once all parts' masses are known. By the last block.
+template <class Keeps>
+__device__ std::int32_t draw_by_parts(const Call& c, std::int64_t row, const RowParameters& p, const Scale& scale,
+                                      Mass* sums, Keeps&& keeps) {
+  const Mass* const masses = c.part_mass + row * c.parts;
+  Mass total = 0;
+  for (int i = 0; i < c.parts; ++i) total += __ldcg(masses + i);
+  if (total == 0) return -1;
+  Mass wanted = target_of(p.u, total);
+  int part = 0;
+  for (; part + 1 < c.parts; ++part) {
+    const Mass mass = __ldcg(masses + part);
+    if (mass >= wanted) break;
+    wanted -= mass;
+  }
+  const std::int64_t begin = min(part * c.part, c.vocabulary), end = min(begin + c.part, c.vocabulary);
+  return search_part(c, row, begin, end, wanted, scale, sums, keeps);
+}
+
+__device__ inline void write_token(const Call& c, std::int64_t row, std::int32_t token) {
+  if (c.results) c.results[row].token = token;
+  if (c.tokens) c.tokens[row] = token;
+}
+
+// Natural logarithm of a token's probability at temperature 1.
+__device__ inline float log_probability(const Call& c, const RowState& state, float logit) {
+  const double log_sum =
+      log(ldexp(static_cast<double>(state.natural), -c.mass_shift)) + static_cast<double>(state.largest);
+  return static_cast<float>(static_cast<double>(logit) - log_sum);
 }
 
 template <int kCount>
@@ -340,6 +473,7 @@ __global__ void __launch_bounds__(kThreads) weigh(Call c) {
   const RowParameters& p = c.rows[at.row];
   RowState& state = c.states[at.row];
   const bool listing = p.filtered || p.top_logprobs > 0, natural = p.top_logprobs >= 0;
+  const bool plain = !p.greedy && !p.filtered;
   if (state.best < 0 || (p.greedy && !natural)) return;
   const Scale scale = scale_of(c, state, p.inverse);
   if (listing) histogram.clear();
@@ -360,13 +494,20 @@ __global__ void __launch_bounds__(kThreads) weigh(Call c) {
     atomicAdd(&state.total, mine);
     atomicAdd(&state.natural, mine_natural);
   }
-  if (!listing) return;
-  for (int i = threadIdx.x; i < kBuckets; i += kThreads) {
+  for (int i = threadIdx.x; listing && i < kBuckets; i += kThreads) {
     if (histogram.count[i] == 0) continue;
     if (const Mass mass = histogram.mass(i)) atomicAdd(c.bucket_mass + at.row * kBuckets + i, mass);
     atomicAdd(c.bucket_count + at.row * kBuckets + i, histogram.count[i]);
   }
+  if (!listing && !plain) return;
   if (!last_to_arrive(c.tickets + gridDim.x / c.parts + at.row, c.parts)) return;
+  if (plain) {
+    const std::int32_t token =
+        draw_by_parts(c, at.row, p, scale, sums, [](float x, std::int32_t) { return finite(x); });
+    if (threadIdx.x == 0 && token >= 0) write_token(c, at.row, token);
+    __syncthreads();
+  }
+  if (!listing) return;
   // Sums up to each bucket: eight neighbours a thread, then one thread over all threads' sums.
   constexpr int kEach = kBuckets / kThreads;
   std::uint32_t* const counts = histogram.count;
@@ -398,9 +539,7 @@ __global__ void __launch_bounds__(kThreads) weigh(Call c) {
     counts[threadIdx.x * kEach + i] += before_count[threadIdx.x] - count;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  const int bound = list_bound(p, masses, counts);
-  state.bound = counts[bound] <= static_cast<std::uint32_t>(c.listed) ? bound : -1;
+  if (threadIdx.x == 0) plan_list(c, p, masses, counts, state);
 }
 
 // The order of a list is left to chance; nothing that is made of it depends on it.
@@ -410,12 +549,16 @@ __global__ void __launch_bounds__(kThreads) collect(Call c) {
   grid_dependency_launch();
   const Place at = place_of(c);
   RowState& state = c.states[at.row];
-  const int bound = state.bound;
-  if (bound < 0) return;
+  if (state.source == Source::kRow) return;
+  const int bound = state.bound, k_bucket = state.k_bucket, p_first = state.p_first, p_last = state.p_last;
   const Scale scale = scale_of(c, state, c.rows[at.row].inverse);
   Part* const list = c.lists + at.row * c.listed;
   each_logit<kCount>(c, at, [&](bool valid, float x, std::int32_t id) {
-    const bool taken = valid && finite(x) && spread(-scale.exponent(x)) <= bound;
+    bool taken = valid && finite(x);
+    if (taken) {
+      const int bucket = spread(-scale.exponent(x));
+      taken = bucket <= bound || bucket == k_bucket || (bucket >= p_first && bucket <= p_last);
+    }
     const unsigned lanes = __ballot_sync(kAllLanes, taken);
     if (lanes == 0) return;
     const int lane = threadIdx.x % kWarp, leader = __ffs(static_cast<int>(lanes)) - 1;
@@ -424,6 +567,41 @@ __global__ void __launch_bounds__(kThreads) collect(Call c) {
     first = __shfl_sync(kAllLanes, first, leader);
     if (taken) list[first + static_cast<unsigned>(__popc(lanes & ((1u << lane) - 1)))] = {x, id};
   });
+}
+
+// Of rows whose filters keep more than a list holds.
+template <int kCount>
+__global__ void __launch_bounds__(kThreads) draw_kept(Call c) {
+  __shared__ Mass sums[kThreads / kWarp];
+  grid_dependency_wait();
+  grid_dependency_launch();
+  const Place at = place_of(c);
+  const RowState& state = c.states[at.row];
+  if (state.source != Source::kBorders) return;
+  const RowParameters& p = c.rows[at.row];
+  const Scale scale = scale_of(c, state, p.inverse);
+  const std::uint32_t last_order = state.last_order;
+  const std::int32_t last_id = state.last_id;
+  const float least_weight = state.least_weight;
+  const auto keeps = [&](float x, std::int32_t id) {
+    if (!finite(x)) return false;
+    const std::uint32_t order = order_of(x);
+    if (order < last_order || (order == last_order && id > last_id)) return false;
+    return least_weight <= 0 || scale.weight(x) >= least_weight;
+  };
+  Mass mine = 0;
+  each_logit<kCount>(c, at, [&](bool valid, float x, std::int32_t id) {
+    if (valid && keeps(x, id)) mine += scale.mass(x);
+  });
+  mine = block_fold(mine, sums, Add{});
+  if (threadIdx.x == 0) c.part_mass[at.row * c.parts + at.part] = mine;
+  if (!last_to_arrive(c.tickets + 2 * (gridDim.x / c.parts) + at.row, c.parts)) return;
+  const std::int32_t drawn = draw_by_parts(c, at.row, p, scale, sums, keeps);
+  const std::int32_t token = drawn < 0 ? state.best : drawn;
+  if (threadIdx.x != 0) return;
+  write_token(c, at.row, token);
+  if (c.results && p.top_logprobs >= 0)
+    c.results[at.row].logprob = log_probability(c, state, c.logits[at.row * c.vocabulary + token]);
 }
 
 }  // namespace gov::ops::cuda::sampling

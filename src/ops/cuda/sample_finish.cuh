@@ -19,8 +19,9 @@ struct Elements {
 // What is left of them, and the orders in which filters look at them.
 struct Filter {
   Scale scale;
-  bool packed;           // ids below 2^21: a rank begins with a bucket of `spread`, so that ranges split evenly
-  Rank least_rank = 0;   // by logit
+  bool packed;                                   // packed_ranks
+  int first_bucket = 0, last_bucket = kBuckets;  // of `spread`
+  Rank least_rank = 0;                           // by logit
   bool typical = false;
   double inverse = 0, mean = 0;  // 1 / temperature; mean of the distances to the largest
   Rank least_typical = 0;
@@ -28,8 +29,8 @@ struct Filter {
 
   __device__ Rank compose(float distance, std::uint32_t order, std::int32_t id) const {
     if (!packed) return static_cast<Rank>(order) << 32 | ~static_cast<std::uint32_t>(id);
-    return static_cast<Rank>(kBuckets - 1 - spread(distance)) << 53 | static_cast<Rank>(order) << 21 |
-           (0x1fffffu - static_cast<std::uint32_t>(id));
+    return static_cast<Rank>(kBuckets - 1 - spread(distance)) << 53 | static_cast<Rank>(order) << kIdBits |
+           ((1u << kIdBits) - 1 - static_cast<std::uint32_t>(id));
   }
   __device__ Rank rank(Part e) const { return compose(-scale.exponent(e.value), order_of(e.value), e.index); }
   // How much likelier or less likely than the mean of their logarithms: -log p - entropy.
@@ -40,6 +41,10 @@ struct Filter {
   }
   __device__ bool keeps(Part e) const {
     if (!finite(e.value)) return false;
+    if (last_bucket < kBuckets) {
+      const int bucket = spread(-scale.exponent(e.value));
+      if (bucket < first_bucket || bucket > last_bucket) return false;
+    }
     if (least_rank != 0 && rank(e) < least_rank) return false;
     if (typical && typical_rank(e) < least_typical) return false;
     return least_weight <= 0 || scale.weight(e.value) >= least_weight;
@@ -160,8 +165,8 @@ __device__ inline void apply_filters(const RowParameters& p, const RowState& sta
   const auto rank = [&](Part e) { return filter.rank(e); };
   const auto mass = [&](Part e) { return filter.mass(e); };
   if (p.top_k > 0) {
-    filter.least_rank = find_rank<false>(elements, filter, static_cast<Mass>(p.top_k), memory, rank,
-                                         [](Part) { return Mass{1}; });
+    filter.least_rank =
+        find_rank<false>(elements, filter, static_cast<Mass>(p.top_k), memory, rank, [](Part) { return Mass{1}; });
   }
   if (p.typical_p < 1) keep_typical(p, elements, filter, memory);
   if (p.top_p < 1) {
@@ -191,52 +196,60 @@ __device__ inline std::int32_t draw(const Elements& elements, const Filter& filt
   return found == 0 ? -1 : static_cast<std::int32_t>(kTop - found);
 }
 
-// The draw of a row without filters: the part that holds it is known from the parts' masses.
-__device__ inline std::int32_t draw_plain(const Call& c, std::int64_t row, const RowParameters& p,
-                                          const RowState& state, const Filter& filter, FinishMemory& memory) {
-  Mass wanted = min(static_cast<Mass>(p.u * static_cast<double>(state.total)), state.total - 1) + 1;
-  int part = 0;
-  for (; part + 1 < c.parts; ++part) {
-    const Mass mass = c.part_mass[row * c.parts + part];
-    if (mass >= wanted) break;
-    wanted -= mass;
+// The filters where the list holds only the buckets in which one ends: for draw_kept, where in the order by logits the
+// kept tokens end. top_k, top_p and min_p alone; the likeliest token is always kept, so that the heaviest weight is 1.
+__device__ inline void find_borders(const RowParameters& p, RowState& state, const Elements& elements, Filter filter,
+                                    FinishMemory& memory) {
+  const auto rank = [&](Part e) { return filter.rank(e); };
+  const auto mass = [&](Part e) { return filter.mass(e); };
+  Mass total = state.total;
+  if (p.top_k > 0) {
+    filter.first_bucket = filter.last_bucket = state.k_bucket;
+    filter.least_rank = find_rank<true>(elements, filter, static_cast<Mass>(p.top_k) - state.count_before_k, memory,
+                                        rank, [](Part) { return Mass{1}; });
+    total = state.mass_before_k + total_mass(elements, filter, memory);
   }
-  const std::int64_t begin = min(part * c.part, c.vocabulary), end = min(begin + c.part, c.vocabulary);
-  return draw({nullptr, c.logits + row * c.vocabulary, begin, end - begin}, filter, wanted, memory);
+  if (p.top_p < 1) {
+    filter.first_bucket = state.p_first;
+    filter.last_bucket = state.p_last;
+    const Rank least =
+        find_rank<true>(elements, filter, share_of(p.top_p, total) - state.mass_before_p, memory, rank, mass);
+    filter.least_rank = max(filter.least_rank, least);
+  }
+  if (threadIdx.x != 0) return;
+  const Rank last = filter.least_rank;
+  state.last_order = static_cast<std::uint32_t>(last >> kIdBits);
+  state.last_id =
+      static_cast<std::int32_t>((1u << kIdBits) - 1 - (static_cast<std::uint32_t>(last) & ((1u << kIdBits) - 1)));
+  state.least_weight = p.min_p;
 }
 
-__device__ inline void write_logprobs(const Call& c, std::int64_t row, const RowParameters& p, const RowState& state,
-                                      const Elements& elements, const Filter& all, std::int32_t token,
-                                      FinishMemory& memory) {
+// The likeliest tokens, in order.
+__device__ inline void write_top(const Call& c, std::int64_t row, const RowParameters& p, const RowState& state,
+                                 const Elements& elements, const Filter& all, FinishMemory& memory) {
   SampleResult& result = c.results[row];
-  const double log_sum =
-      log(ldexp(static_cast<double>(state.natural), -c.mass_shift)) + static_cast<double>(state.largest);
-  const auto log_probability = [&](float logit) { return static_cast<float>(static_cast<double>(logit) - log_sum); };
-  if (p.top_logprobs > 0) {
-    const Rank least = find_rank<false>(
-        elements, all, static_cast<Mass>(p.top_logprobs), memory, [&](Part e) { return all.rank(e); },
-        [](Part) { return Mass{1}; });
-    if (threadIdx.x == 0) memory.tops = 0;
-    __syncthreads();
-    for (std::int64_t i = threadIdx.x; i < elements.count; i += kFinishThreads) {
-      const Part e = elements[i];
-      if (!all.keeps(e) || all.rank(e) < least) continue;
-      const unsigned at = atomicAdd(&memory.tops, 1u);
-      if (at >= kMostTop) continue;
-      memory.top[at] = e;
-      memory.top_rank[at] = all.rank(e);
-    }
-    __syncthreads();
-    const int count = min(static_cast<int>(memory.tops), kMostTop);
-    if (static_cast<int>(threadIdx.x) < count) {  // its place is the number of those above it
-      int place = 0;
-      for (int i = 0; i < count; ++i) place += memory.top_rank[i] > memory.top_rank[threadIdx.x] ? 1 : 0;
-      result.top_tokens[place] = memory.top[threadIdx.x].index;
-      result.top_logprobs[place] = log_probability(memory.top[threadIdx.x].value);
-    }
-    if (threadIdx.x == 0) result.top_count = count;
+  const Rank least = find_rank<false>(
+      elements, all, static_cast<Mass>(p.top_logprobs), memory, [&](Part e) { return all.rank(e); },
+      [](Part) { return Mass{1}; });
+  if (threadIdx.x == 0) memory.tops = 0;
+  __syncthreads();
+  for (std::int64_t i = threadIdx.x; i < elements.count; i += kFinishThreads) {
+    const Part e = elements[i];
+    if (!all.keeps(e) || all.rank(e) < least) continue;
+    const unsigned at = atomicAdd(&memory.tops, 1u);
+    if (at >= kMostTop) continue;
+    memory.top[at] = e;
+    memory.top_rank[at] = all.rank(e);
   }
-  if (threadIdx.x == 0) result.logprob = log_probability(c.logits[row * c.vocabulary + token]);
+  __syncthreads();
+  const int count = min(static_cast<int>(memory.tops), kMostTop);
+  if (static_cast<int>(threadIdx.x) < count) {  // its place is the number of those above it
+    int place = 0;
+    for (int i = 0; i < count; ++i) place += memory.top_rank[i] > memory.top_rank[threadIdx.x] ? 1 : 0;
+    result.top_tokens[place] = memory.top[threadIdx.x].index;
+    result.top_logprobs[place] = log_probability(c, state, memory.top[threadIdx.x].value);
+  }
+  if (threadIdx.x == 0) result.top_count = count;
 }
 
 __global__ void __launch_bounds__(kFinishThreads) finish(Call c) {
@@ -245,32 +258,34 @@ __global__ void __launch_bounds__(kFinishThreads) finish(Call c) {
   grid_dependency_launch();
   const std::int64_t row = blockIdx.x;
   const RowParameters& p = c.rows[row];
-  const RowState state = c.states[row];
-  if (state.best < 0 || (p.greedy && p.top_logprobs < 0)) return;
-  const bool listed = state.bound >= 0;
+  RowState& state = c.states[row];
+  if (state.best < 0 || (!p.filtered && p.top_logprobs < 0)) return;
+  const bool listed = state.source != Source::kRow;
   const Elements elements{listed ? c.lists + row * c.listed : nullptr, c.logits + row * c.vocabulary, 0,
                           listed ? static_cast<std::int64_t>(state.listed) : c.vocabulary};
-  Filter filter{scale_of(c, state, p.inverse), c.vocabulary <= 0x200000};
-  const Filter all = filter;
-  std::int32_t token = state.best;
-  if (!p.greedy) {
-    if (p.filtered) {
-      apply_filters(p, state, elements, filter, memory);
-      const Mass total = total_mass(elements, filter, memory);
-      if (total > 0) {
-        const Mass target = min(static_cast<Mass>(p.u * static_cast<double>(total)), total - 1);
-        token = draw(elements, filter, target + 1, memory);
-      }
-    } else {
-      token = draw_plain(c, row, p, state, filter, memory);
-    }
-    if (token < 0) token = state.best;
-    if (threadIdx.x == 0) {
-      if (c.results) c.results[row].token = token;
-      if (c.tokens) c.tokens[row] = token;
-    }
+  Filter filter{scale_of(c, state, p.inverse), packed_ranks(c)};
+  if (c.results && p.top_logprobs > 0) {
+    Filter all = filter;
+    // A list of borders holds more than the likeliest.
+    if (state.source == Source::kBorders) all.last_bucket = state.bound;
+    write_top(c, row, p, state, elements, all, memory);
   }
-  if (p.top_logprobs >= 0 && c.results) write_logprobs(c, row, p, state, elements, all, token, memory);
+  if (state.source == Source::kBorders) {
+    find_borders(p, state, elements, filter, memory);
+    return;
+  }
+  std::int32_t token = state.best;
+  if (p.filtered) {
+    apply_filters(p, state, elements, filter, memory);
+    const Mass total = total_mass(elements, filter, memory);
+    if (total > 0) token = draw(elements, filter, target_of(p.u, total), memory);
+    if (token < 0) token = state.best;
+    if (threadIdx.x == 0) write_token(c, row, token);
+  } else if (c.results) {
+    token = c.results[row].token;  // greedy, or drawn by `weigh`
+  }
+  if (threadIdx.x == 0 && c.results && p.top_logprobs >= 0)
+    c.results[row].logprob = log_probability(c, state, c.logits[row * c.vocabulary + token]);
 }
 
 }  // namespace gov::ops::cuda::sampling

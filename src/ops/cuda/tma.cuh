@@ -148,11 +148,9 @@ __device__ inline void tile_multicast_2d(std::uint32_t to, const CUtensorMap* ma
       : "memory");
 }
 
-// A K-major operand in shared memory whose rows are 128 bytes, swizzled by 128, eight rows a kilobyte. 16 elements
-// further in k are 32 bytes further.
-__device__ inline std::uint64_t operand_descriptor(std::uint32_t address) {
-  return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
-}
+// The low half of the descriptor of a K-major operand in shared memory: rows of 128 bytes, swizzled by 128, eight rows a
+// kilobyte. 16 elements further in k are 32 bytes further: + 2. (The high half is a constant in wgmma.cuh.)
+__device__ inline std::uint32_t operand(std::uint32_t address) { return (address & 0x3ffff) >> 4 | 1u << 16; }
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

@@ -5,8 +5,8 @@
 
 namespace gov::ops::cuda {
 
-// Loads kCount neighbours; in one or more 16-byte accesses where kCount * sizeof(T) is a multiple of 16, for which `from`
-// must be aligned.
+// Loads kCount neighbours; in one or more 16-byte accesses where kCount * sizeof(T) is a multiple of 16, for which
+// `from` must be aligned.
 template <int kCount, class T>
 __device__ inline void load_row(const T* from, float (&to)[kCount]) {
   constexpr int kBytes = kCount * static_cast<int>(sizeof(T));
