@@ -32,7 +32,7 @@ struct BenchOptions {
   std::int64_t generate = 64, images = 4, chunk = 0, repeat = 3;
   std::string path = "auto";
   std::uint64_t seed = 0;
-  bool device_limits = false;
+  bool device_limits = false, engine = false;
 };
 
 struct Row {
@@ -46,6 +46,7 @@ struct Row {
   bool lower_is_better = false;
   double experts_touched = 0;  // of a decode row on a GPU: counted
   std::string path;            // likewise: how its steps ran
+  std::string rest;            // type of the weights but the experts, if not as stored
 };
 
 // Reads every byte once, with all threads.
@@ -91,7 +92,8 @@ class Bench {
     for (const std::int64_t context : o_.contexts) {
       for (const std::int64_t batch : o_.batches) {
         if (o_.generate == 0) continue;
-        where_it_fits([&] { machine_.on_cuda() ? decode_on_device(batch, context) : decode(batch, context); });
+        where_it_fits(
+            [&] { machine_.on_cuda() && !o_.engine ? decode_on_device(batch, context) : decode(batch, context); });
       }
     }
     if (model_->config.use_vision && o_.images > 0) encode();
@@ -200,7 +202,8 @@ class Bench {
     return engine;
   }
 
-  void submit(Engine& engine, std::int64_t batch, std::int64_t prompt, std::int64_t generate, std::uint64_t repetition) {
+  void submit(Engine& engine, std::int64_t batch, std::int64_t prompt, std::int64_t generate,
+              std::uint64_t repetition) {
     ids_.clear();
     for (std::int64_t i = 0; i < batch; ++i) {
       Request request;
@@ -269,6 +272,7 @@ class Bench {
       if (i > 0) seconds.push_back(total / static_cast<double>(steps));
     }
     add_decode_row(batch, context, median(seconds), {});
+    if (o_.engine) rows_.back().path = "engine, " + engine->stats().decode_path;
   }
 
   void decode_on_device(std::int64_t batch, std::int64_t context) {
@@ -285,19 +289,24 @@ class Bench {
     bench.block_size = types_.block_size;
     bench.path = types_.decode_path;
     const DecodeTiming timing = time_decode(place, *model_, bench);
-    add_decode_row(batch, context, timing.seconds, timing.experts_touched);
-    rows_.back().experts_touched = timing.experts_touched;
-    rows_.back().path = timing.path;
+    const bool eight_bit = batch == 1 && timing.path == "fused-int8";
+    add_decode_row(batch, context, timing.seconds, timing.experts_touched, eight_bit);
+    Row& row = rows_.back();
+    row.experts_touched = timing.experts_touched.value_or(0);
+    row.path = timing.path;
+    if (eight_bit) row.rest = "8bit";
     check_cancel();
   }
 
-  void add_decode_row(std::int64_t batch, std::int64_t context, double seconds, std::optional<double> touched) {
+  void add_decode_row(std::int64_t batch, std::int64_t context, double seconds, std::optional<double> touched,
+                      bool eight_bit = false) {
     Row row;
     row.work = "decode";
     row.batch = batch;
     row.context = context;
     row.seconds = seconds;
-    row.cost = decode_cost(*model_, batch, std::max<std::int64_t>(context, 1) + o_.generate / 2, types_.kv_dtype, touched);
+    row.cost = decode_cost(*model_, batch, std::max<std::int64_t>(context, 1) + o_.generate / 2, types_.kv_dtype,
+                           touched, eight_bit);
     row.value = static_cast<double>(batch) / row.seconds;
     row.limit = static_cast<double>(batch) / least_seconds(row.cost, limits_);
     row.unit = "tok/s";
@@ -369,7 +378,8 @@ class Bench {
       return;
     }
     if (machine_.on_cuda()) {
-      put(fmt::format("{}, {} activations, {} cache: read {:.0f} GB/s, copy {:.0f} GB/s, bf16 products {:.0f} TFLOP/s, "
+      put(
+          fmt::format("{}, {} activations, {} cache: read {:.0f} GB/s, copy {:.0f} GB/s, bf16 products {:.0f} TFLOP/s, "
                       "from the host {:.1f} GB/s\n",
                       machine_.name(), dtype_name(types_.dtype), dtype_name(types_.kv_dtype), limits_.read_gbps,
                       limits_.copy_gbps, limits_.fma_gflops / 1e3, limits_.host_gbps));
@@ -384,12 +394,12 @@ class Bench {
       for (const Row& row : rows_) put(row_json(row) + "\n");
       return;
     }
-    Table table({"work", "batch", "context", "value", "unit", "rate", "limit", "percent"});
+    Table table({"work", "batch", "context", "value", "unit", "rate", "limit", "percent", "path"});
     for (const Row& row : rows_) {
       const std::string rate =
           memory_bound(row) ? fmt::format("{:.2f} GB/s", gbps(row)) : fmt::format("{:.1f} GFLOP/s", gflops(row));
       table.add({row.work, std::to_string(row.batch), std::to_string(row.context), fmt::format("{:.3f}", row.value),
-                 row.unit, rate, fmt::format("{:.3f}", row.limit), fmt::format("{:.1f} %", percent(row))});
+                 row.unit, rate, fmt::format("{:.3f}", row.limit), fmt::format("{:.1f} %", percent(row)), row.path});
     }
     put(fmt::format("{} ({}), ", name_, rest()));
     print_limits();
@@ -400,12 +410,13 @@ class Bench {
     const char* commit = std::getenv("GPT_OSS_VISION_COMMIT");
     JsonWriter json;
     json.begin_object().field("work", row.work).field("model", name_).field("device", machine_.name());
-    json.field("batch", row.batch).field("context", row.context).field("rest", rest());
+    json.field("batch", row.batch).field("context", row.context).field("rest", row.rest.empty() ? rest() : row.rest);
     json.field("value", row.value).field("unit", row.unit).field("limit", row.limit).field("percent", percent(row));
     json.field("gbps", gbps(row)).field("gflops", gflops(row)).field("seconds", row.seconds);
     put_machine(json);
     json.field("kv_dtype", dtype_name(types_.kv_dtype));
-    if (!row.path.empty()) json.field("path", row.path).field("experts_touched", row.experts_touched);
+    if (!row.path.empty()) json.field("path", row.path);
+    if (row.experts_touched > 0) json.field("experts_touched", row.experts_touched);
     json.field("read_gbps", limits_.read_gbps).field("fma_gflops", limits_.fma_gflops).field("repeat", o_.repeat);
     json.field("commit", commit != nullptr ? commit : GOV_COMMIT).field("date", utc_time());
     return json.end_object().take();
@@ -448,13 +459,16 @@ void add_bench(CLI::App& root, Program& program) {
         ->type_name("N,..")
         ->capture_default_str();
   };
-  numbers("-p,--prompt", o->prompts, 0, "Tokens of the prompts of the prefill row; 0 = no such row; several: a row each");
+  numbers("-p,--prompt", o->prompts, 0,
+          "Tokens of the prompts of the prefill row; 0 = no such row; several: a row each");
   number("-n,--generate", o->generate, 0, "Tokens of the decode row; 0 = no such row");
   numbers("-b,--batch", o->batches, 1, "Sequences at once; several: a row each");
   numbers("-c,--context", o->contexts, 0, "Positions in the cache when the decode row starts; several: a row each");
   number("--images", o->images, 0, "Pictures of the encode row; 0 = no such row");
   number("--chunk", o->chunk, 0, "Most rows of one step; 0 = 512, on a GPU 4096");
   number("--repeat", o->repeat, 1, "Repetitions, of which the median counts");
+  app.add_flag("--engine", o->engine,
+               "Decode rows through the engine, as answers are made; on a GPU they are timed without it otherwise");
   app.add_flag("--device-limits", o->device_limits, "Only measure what the machine can do");
   app.add_option("--seed", o->seed, "Of weights and prompts")->type_name("N")->capture_default_str();
   app.add_option("--decode-path", o->path, "On a GPU: how decode steps run; auto takes the fastest")
@@ -465,11 +479,7 @@ void add_bench(CLI::App& root, Program& program) {
   add_machine_options(app, o->common);
   add_output_options(app, o->common);
   app.footer(kExamples);
-  app.callback([&program, o] {
-    program.action = [&program, o] {
-      return Bench(*o, program).run();
-    };
-  });
+  app.callback([&program, o] { program.action = [&program, o] { return Bench(*o, program).run(); }; });
 }
 
 }  // namespace gov::cli

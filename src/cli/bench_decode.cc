@@ -63,8 +63,9 @@ void fill_cache(Context& ctx, const Config& c, const KvCache& cache) {
   }
 }
 
-// One more step, traced.
-double count_experts(Workplace& place, DecodeRunner& runner, const Sequences& sequences, std::int64_t batch) {
+// One more step, traced; a fused path has nothing to trace.
+std::optional<double> count_experts(Workplace& place, DecodeRunner& runner, const Sequences& sequences,
+                                    std::int64_t batch) {
   double touched = 0, layers = 0;
   place.ctx.trace = [&](std::string_view name, const Tensor& value) {
     if (!name.starts_with("router_indices.")) return;
@@ -76,7 +77,7 @@ double count_experts(Workplace& place, DecodeRunner& runner, const Sequences& se
   runner.set(place.ctx, sequences.rows);
   runner.run(place.ctx);
   place.ctx.trace = {};
-  return layers > 0 ? touched / layers : 0;
+  return layers > 0 ? std::optional(touched / layers) : std::nullopt;
 }
 
 }  // namespace

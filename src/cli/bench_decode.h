@@ -15,9 +15,9 @@ struct DecodeBench {
 };
 
 struct DecodeTiming {
-  double seconds = 0;          // of one step: the median repetition's mean
-  double experts_touched = 0;  // distinct experts that the rows of a step chose, mean over layers
-  std::string path;            // model/decode.h
+  double seconds = 0;                     // of one step: the median repetition's mean
+  std::optional<double> experts_touched;  // distinct experts that a step's rows chose, mean over layers; if traced
+  std::string path;                       // model/decode.h
 };
 
 // Every sequence draws its likeliest token `steps` times, fed back on the device. The cache of the first `context`

@@ -37,13 +37,27 @@ double experts_touched(const Config& c, double rows) {
   return experts * (1 - std::pow(1 - static_cast<double>(c.num_experts_per_tok) / experts, rows));
 }
 
-// Weights that one step reads which touches that many experts of each layer: all but the embedding table, of which only a few rows are needed.
+// Weights that one step reads which touches that many experts of each layer: all but the embedding table, of which only
+// a few rows are needed.
 double weight_bytes(const Model& model, double touched) {
   double bytes = sum_bytes({&model.weights.norm, &model.weights.lm_head});
   for (const LayerWeights& layer : model.weights.layers) {
     const LayerBytes b = layer_bytes(layer);
     bytes += b.attention + b.router + touched * b.expert;
   }
+  return bytes;
+}
+
+// What an int8 form with a scale for each row saves of the attention and head matrices.
+double bytes_saved_by_int8(const Model& model) {
+  double bytes = 0;
+  const auto matrix = [&](const Tensor& t) {
+    bytes += static_cast<double>(t.bytes()) - static_cast<double>(t.elements() + 4 * t.rows());
+  };
+  for (const LayerWeights& layer : model.weights.layers) {
+    for (const Tensor* t : {&layer.attention.q, &layer.attention.k, &layer.attention.v, &layer.attention.o}) matrix(*t);
+  }
+  matrix(model.weights.lm_head);
   return bytes;
 }
 
@@ -77,7 +91,7 @@ double visible_keys_of_prompt(const Config& c, std::int64_t layer, std::int64_t 
 }  // namespace
 
 Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, DType kv_dtype,
-                 std::optional<double> touched) {
+                 std::optional<double> touched, bool eight_bit) {
   const Config& c = model.config;
   const auto rows = static_cast<double>(batch);
   double keys = 0;
@@ -85,6 +99,7 @@ Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, D
   Cost cost;
   cost.bytes = weight_bytes(model, touched.value_or(experts_touched(c, rows))) +
                rows * keys * 2 * static_cast<double>(c.kv_size()) * static_cast<double>(dtype_size(kv_dtype));
+  if (eight_bit) cost.bytes -= bytes_saved_by_int8(model);
   cost.flops = rows * (row_flops(c) + head_flops(c) + 4 * static_cast<double>(c.q_size()) * keys);
   return cost;
 }

@@ -16,9 +16,10 @@ struct Cost {
 
 // One step that adds one token to each of `batch` sequences of `context` cached positions. With uniform routing a layer
 // touches experts * (1 - (1 - k/experts)^batch) experts.
-// Where the number of experts is known it is given.
+// Where the number of experts is known it is given. eight_bit: attention and head matrices are read as int8 with a
+// scale for each row.
 Cost decode_cost(const Model& model, std::int64_t batch, std::int64_t context, DType kv_dtype,
-                 std::optional<double> touched = {});
+                 std::optional<double> touched = {}, bool eight_bit = false);
 // The prompts of `batch` sequences of `tokens` positions each, logits of the last one only.
 Cost prefill_cost(const Model& model, std::int64_t batch, std::int64_t tokens);
 // One picture through the encoder and the projection.

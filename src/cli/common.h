@@ -19,14 +19,14 @@
 namespace gov::cli {
 
 struct CommonOptions {
-  std::string model;             // folder; empty: environment, then nano
-  std::string device = "auto";   // auto, cpu, cuda, cuda:N
-  std::string isa = "auto";      // auto, baseline, avx2, avx512
-  int threads = 0;               // 0: one per usable core
-  std::string dtype = "auto";    // of activations
+  std::string model;              // folder; empty: environment, then nano
+  std::string device = "auto";    // auto, cpu, cuda, cuda:N
+  std::string isa = "auto";       // auto, baseline, avx2, avx512
+  int threads = 0;                // 0: one per usable core
+  std::string dtype = "auto";     // of activations
   std::string kv_dtype = "auto";  // auto, f32, bf16, fp8
   std::string experts = "auto";   // on a GPU: auto, mxfp4, bf16
-  std::int64_t context = 0;      // 0: what the model has and memory allows
+  std::int64_t context = 0;       // 0: what the model has and memory allows
   std::uint64_t memory_limit = 0;
   bool json = false, quiet = false, verbose = false;
 };
@@ -77,8 +77,8 @@ struct Workplace {
   Context ctx;
 };
 
-// Moves a loaded model to the machine: plans the memory for engines of these options, notes the plan, decides on the form of
-// the experts, and shows the progress. On the CPU the model stays as it is.
+// Moves a loaded model to the machine: plans the memory for engines of these options, notes the plan, decides on the
+// form of the experts, and shows the progress. On the CPU the model stays as it is.
 Model place_model(Model host, const CommonOptions& o, const EngineOptions& options, const Machine& machine,
                   ThreadPool& pool);
 // The same for random weights of a configuration.

@@ -115,7 +115,8 @@ Rows encode(Context& ctx, const Model& model, DType dtype, const Inputs& in, Res
 }
 
 // Fills `builder` with all rows: per sequence its image rows, then its text. Every sequence has its own run of blocks.
-void build_batch(BatchBuilder& builder, const Inputs& in, const float* image_rows, const KvCacheSpec& spec, std::int64_t rows) {
+void build_batch(BatchBuilder& builder, const Inputs& in, const float* image_rows, const KvCacheSpec& spec,
+                 std::int64_t rows) {
   const std::int64_t image = rows - in.text, blocks = full_blocks_needed(spec, rows);
   builder.clear(blocks);
   for (std::int64_t b = 0; b < in.batch; ++b) {
@@ -243,9 +244,8 @@ int run_debug_forward(const Program& program, const DebugForwardOptions& o) {
   const Machine machine = choose_machine(o.common);
   const EngineOptions options = engine_options(o.common, machine);
   ThreadPool pool(o.common.threads);
-  const Model model =
-      place_model(load_model(resolve_model(o.common.model, program), pool, make_log(o.common)), o.common, options,
-                  machine, pool);
+  const Model model = place_model(load_model(resolve_model(o.common.model, program), pool, make_log(o.common)),
+                                  o.common, options, machine, pool);
   const Inputs in = read_inputs(o.inputs, model.config);
   Workplace place(machine, pool, choose_isa(o.common)), host({}, pool, choose_isa(o.common));
   place.ctx.cancel = program.cancel;

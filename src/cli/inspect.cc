@@ -139,7 +139,7 @@ Report make_report(const InspectOptions& o, const Program& program) {
   shape.block_size = options.block_size;
   shape.place = {machine.device, options.dtype};
   // Unquantised experts are transposed into memory of our own when they are loaded; a GPU gets everything.
-  const std::uint64_t owned = machine.on_cuda()  ? report.stored_bytes
+  const std::uint64_t owned = machine.on_cuda() ? report.stored_bytes
                               : c.mxfp4_experts ? 0
                                                 : report.stored_by_part[static_cast<int>(Part::kExperts)];
   if (machine.on_cuda()) use_cuda_device(machine.ordinal);
@@ -177,7 +177,12 @@ void print_json(const Report& r, const InspectOptions& o) {
       .field("kv_dtype", dtype_name(r.kv_dtype));
   json.field("weights_mapped", r.plan.weights_mapped).field("weights_owned", r.plan.weights_owned);
   json.field("kv_cache", r.plan.kv_cache).field("activations", r.plan.activations).field("workspace", r.plan.workspace);
-  if (r.plan.device != DeviceKind::kCpu) json.field("reserve", r.plan.reserve);
+  if (r.plan.device != DeviceKind::kCpu) {
+    const WeightForms& forms = r.plan.forms;
+    json.field("reserve", r.plan.reserve).key("weights").begin_object().field("experts", forms.experts);
+    json.field("experts_bf16", forms.expanded).field("attention", forms.attention);
+    json.field("embeddings", forms.embeddings).field("vision", forms.vision).end_object();
+  }
   json.field("total", r.plan.total()).field("limit", r.plan.limit).end_object();
   json.key("layers").begin_array();
   for (const Layer& layer : r.layers) {

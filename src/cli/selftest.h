@@ -1,6 +1,6 @@
 #pragma once
-// The self-test that `doctor` runs: every op, on the baseline kernels, on each faster instruction set of this processor and
-// on the GPU if one is chosen, against the scalar reference in double (ops/reference).
+// The self-test that `doctor` runs: every op, on the baseline kernels, on each faster instruction set of this processor
+// and on the GPU if one is chosen, against the scalar reference in double (ops/reference).
 
 #include <functional>
 #include <string>
@@ -26,7 +26,7 @@ std::vector<OpCase> op_cases();
 struct SelfTestResult {
   std::string op;
   std::string where;  // "avx2", "cuda"
-  double error = 0;  // relative L2 distance from the reference
+  double error = 0;   // relative L2 distance from the reference
   bool ok = false;
   std::string message;  // of an exception
 };

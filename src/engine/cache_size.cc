@@ -6,6 +6,7 @@
 #include "base/cpu_info.h"
 #include "engine/model_runner.h"
 #include "engine/scheduler.h"
+#include "model/fused_decode.h"
 #include "tensor/device.h"
 
 namespace gov {
@@ -57,7 +58,8 @@ struct Planner {
   const EngineOptions& options;
   std::uint64_t limit;
   WeightForms forms;
-  std::int64_t chunk;  // rows of the largest step
+  std::uint64_t decode_bytes;  // of the decode step itself
+  std::int64_t chunk;          // rows of the largest step
 
   KvCacheSpec one_sequence(std::int64_t context) const {
     KvCacheSpec spec{options.block_size, 0, 0, options.kv_dtype};
@@ -76,6 +78,7 @@ struct Planner {
     shape.place = {model.device, options.dtype};
     MemoryPlan plan = plan_memory(model.config, model.weights.mapped_bytes, model.weights.owned_bytes, shape, limit);
     plan.forms = forms;
+    plan.workspace += decode_bytes;
     plan.kv_cache = kv_cache_bytes(model.config, spec);
     return plan;
   }
@@ -115,8 +118,14 @@ CacheSize choose_cache_size(const Model& model, const EngineOptions& options) {
   const std::int64_t longest = model.config.max_position_embeddings;
   const std::int64_t least = options.context > 0 ? options.context : std::min(kLeastContext, longest);
   const auto rows = [&](std::int64_t chunk) { return Scheduler::most_rows({options.max_sequences, chunk}); };
-  Planner planner{model, options, size.options.memory_limit,
-                  gpu ? weight_forms(model.config, model.weights) : WeightForms{}, rows(options.chunk)};
+  const bool fused = gpu && options.decode_path != "ops" && fused_decode_supported(model);
+  const bool eight_bit = options.decode_path == "fused-int8";
+  Planner planner{model,
+                  options,
+                  size.options.memory_limit,
+                  gpu ? weight_forms(model.config, model.weights) : WeightForms{},
+                  fused ? fused_decode_bytes(model.config, eight_bit) : 0,
+                  rows(options.chunk)};
   const std::int64_t wanted = options.context > 0 ? least : longest;
   while (gpu && size.options.chunk / 2 >= kLeastChunk && !planner.fits(wanted, planner.one_sequence(wanted))) {
     size.options.chunk /= 2;

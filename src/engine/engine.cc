@@ -80,7 +80,8 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
   note_cache_size(model, size, options, log);
   impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), size, pool);
   impl_->update_block_counts();
-  if (const DecodeRunner* decode = impl_->runner.decode(); decode != nullptr) log.info("decode path: {}", decode->path());
+  if (const DecodeRunner* decode = impl_->runner.decode(); decode != nullptr)
+    log.info("decode path: {}", decode->path());
 }
 
 Engine::~Engine() = default;
@@ -188,8 +189,9 @@ void Engine::Impl::start(const Step& step, bool ahead) {
   }
 }
 
-// Starts the step after the one under way, if what comes is certain enough, then waits for that one's tokens: the device
-// goes on while the host looks at them. A sequence that they end has one row too many in the step after, which is dropped.
+// Starts the step after the one under way, if what comes is certain enough, then waits for that one's tokens: the
+// device goes on while the host looks at them. A sequence that they end has one row too many in the step after, which
+// is dropped.
 void Engine::Impl::finish_started() {
   const Timer timer;
   const std::vector<Sequence*> current = std::exchange(started, {});

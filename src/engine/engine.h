@@ -16,8 +16,8 @@ namespace gov {
 struct EngineOptions {
   std::int64_t context = 0;        // most positions of one sequence; 0: the model's maximum, less if memory is short
   std::int64_t max_sequences = 8;  // running at once; more wait
-  // Most rows of one step (more only if more sequences than that decode at once). On a GPU it is halved, down to 512, while
-  // the memory does not suffice for the context.
+  // Most rows of one step (more only if more sequences than that decode at once). On a GPU it is halved, down to 512,
+  // while the memory does not suffice for the context.
   std::int64_t chunk = 512;
   std::int64_t block_size = 16;    // positions of a cache block, a multiple of 8
   DType dtype = DType::kF32;       // of activations: F32 or, on a GPU, BF16

@@ -86,8 +86,7 @@ std::vector<Drawn> ModelRunner::run(const Step& step, const BlockManager& blocks
   for (const ScheduledRows& rows : step.rows) longest = std::max(longest, rows.end);
   batch_.clear(full_blocks_needed(cache_.spec(), longest));
   for (const ScheduledRows& rows : step.rows) add_rows(rows, blocks);
-  const Batch batch =
-      uploader_ ? uploader_->upload(batch_, ctx_.stream) : batch_.view(model_.config.hidden_size);
+  const Batch batch = uploader_ ? uploader_->upload(batch_, ctx_.stream) : batch_.view(model_.config.hidden_size);
   forward(ctx_, model_, batch, cache_, acts_);
   return sample(step);
 }

@@ -22,8 +22,8 @@ struct Drawn {
 
 class ModelRunner {
  public:
-  // What a runner needs besides the model: the cache, the limits of a step, the most positions of a sequence, the type of
-  // activations, the path of decode steps on a GPU.
+  // What a runner needs besides the model: the cache, the limits of a step, the most positions of a sequence, the type
+  // of activations, the path of decode steps on a GPU.
   struct Plan {
     KvCacheSpec spec;
     SchedulerLimits limits;
@@ -48,8 +48,8 @@ class ModelRunner {
   std::vector<Drawn> run(const Step& step, const BlockManager& blocks);
   // Whether the step can be started without waiting for it: one row of each sequence, on a GPU.
   bool can_start(const Step& step) const;
-  // Starts such a step; finish() has its results later, in order. One step may be started ahead: before finish() of the one
-  // before, with the same sequences, whose tokens it takes on the device.
+  // Starts such a step; finish() has its results later, in order. One step may be started ahead: before finish() of the
+  // one before, with the same sequences, whose tokens it takes on the device.
   void start(const Step& step, const BlockManager& blocks, bool ahead);
   std::vector<Drawn> finish();
   void copy_blocks(std::span<const BlockCopy> copies);

@@ -44,7 +44,8 @@ struct RequestState {
   std::int64_t id = 0;
   Request request;
   ExpandedPrompt prompt;
-  std::vector<Buffer> image_embeds;  // per image, where the model is, empty until encoded; F32 [rows_per_image, hidden_size]
+  std::vector<Buffer>
+      image_embeds;  // per image, where the model is, empty until encoded; F32 [rows_per_image, hidden_size]
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
   std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;
@@ -74,8 +75,8 @@ struct Sequence {
 
   // How the next token is to be drawn, or the one `ahead` after it. The spans stay valid until accept().
   ops::SampleRow sample_row(std::int64_t ahead = 0) const;
-  // Whether the token after the next is wanted, unless a stop rule ends the sequence, and can be drawn without knowing the
-  // next one.
+  // Whether the token after the next is wanted, unless a stop rule ends the sequence, and can be drawn without knowing
+  // the next one.
   bool can_run_ahead() const;
   // Takes the drawn token: text, stop rules, callback. An exception of the callback passes through.
   void accept(const ops::SampleResult& drawn);

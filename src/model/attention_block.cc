@@ -59,8 +59,7 @@ void attention_block(Context& ctx, const Model& model, std::int64_t layer, const
   const Tensor attended = acts.attended.slice(0, rows);
 
   ops::rms_norm(ctx, x, w.norm, c.rms_norm_eps, normed);
-  const Tensor q =
-      queries(ctx, c, w, normed, angles(c.position_kind(layer), acts, rows), where.slots, kv, acts);
+  const Tensor q = queries(ctx, c, w, normed, angles(c.position_kind(layer), acts, rows), where.slots, kv, acts);
 
   ops::AttentionArgs args;
   args.q = q;

@@ -11,8 +11,8 @@ std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * 
 
 // The arrays of a batch that go over in one copy.
 std::array<Tensor*, 10> arrays_of(Batch& b) {
-  return {&b.tokens,      &b.positions,         &b.modality,      &b.cu_seqlens,          &b.kv_lens,
-          &b.full.slots,  &b.full.block_tables, &b.sliding.slots, &b.sliding.block_tables, &b.logits_rows};
+  return {&b.tokens,     &b.positions,         &b.modality,      &b.cu_seqlens,           &b.kv_lens,
+          &b.full.slots, &b.full.block_tables, &b.sliding.slots, &b.sliding.block_tables, &b.logits_rows};
 }
 
 }  // namespace
@@ -105,7 +105,8 @@ std::uint64_t BatchUploader::bytes(std::int64_t rows, std::int64_t sequences, st
                                    std::int64_t hidden_size) {
   const auto r = static_cast<std::size_t>(rows), s = static_cast<std::size_t>(sequences);
   const std::size_t row_bytes = 4 * sizeof(std::int32_t) + 1 + 2 * sizeof(std::int64_t);  // logits and image rows too
-  const std::size_t sequence_bytes = 3 * sizeof(std::int32_t) + 2 * static_cast<std::size_t>(max_blocks) * sizeof(std::int32_t);
+  const std::size_t sequence_bytes =
+      3 * sizeof(std::int32_t) + 2 * static_cast<std::size_t>(max_blocks) * sizeof(std::int32_t);
   return r * row_bytes + s * sequence_bytes + 12 * kAlign + r * static_cast<std::size_t>(hidden_size) * sizeof(float);
 }
 
@@ -130,8 +131,8 @@ Batch BatchUploader::upload(const BatchBuilder& builder, void* stream) {
              std::min(at, staging.buffer.bytes()), stream);
   staging.copied.record(stream);
 
-  b.vision_embeds = Tensor(embeds_.data(), DType::kF32, {b.vision_rows.rows(), hidden_size_}, "vision_embeds",
-                           DeviceKind::kCuda);
+  b.vision_embeds =
+      Tensor(embeds_.data(), DType::kF32, {b.vision_rows.rows(), hidden_size_}, "vision_embeds", DeviceKind::kCuda);
   const std::vector<ImageRow>& rows = builder.image_rows_;
   for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {  // runs of one image's rows
     const auto follows = [&](std::size_t i) {
@@ -139,8 +140,8 @@ Batch BatchUploader::upload(const BatchBuilder& builder, void* stream) {
     };
     for (end = begin + 1; end < rows.size() && follows(end);) ++end;
     copy_bytes(static_cast<float*>(embeds_.data()) + static_cast<std::int64_t>(begin) * hidden_size_, DeviceKind::kCuda,
-               rows[begin].image + rows[begin].row * hidden_size_, DeviceKind::kCuda, (end - begin) * static_cast<std::size_t>(hidden_size_) * sizeof(float),
-               stream);
+               rows[begin].image + rows[begin].row * hidden_size_, DeviceKind::kCuda,
+               (end - begin) * static_cast<std::size_t>(hidden_size_) * sizeof(float), stream);
   }
   return b;
 }

@@ -63,19 +63,20 @@ class BatchBuilder {
   std::vector<std::uint8_t> modality_;
   std::vector<std::int64_t> full_slots_, sliding_slots_;
   std::vector<std::int32_t> full_tables_, sliding_tables_;
-  std::vector<ImageRow> image_rows_;      // [vision_rows_]
-  std::vector<float> vision_embeds_;      // of view()
+  std::vector<ImageRow> image_rows_;  // [vision_rows_]
+  std::vector<float> vision_embeds_;  // of view()
 };
 
 // Brings batches to a GPU: everything is put into one page-locked buffer and goes over in one copy.
 class BatchUploader {
  public:
-  // Memory on the device for batches of up to `rows` rows, `sequences` sequences and `max_blocks` entries a table, with up
-  // to `rows` image rows.
+  // Memory on the device for batches of up to `rows` rows, `sequences` sequences and `max_blocks` entries a table, with
+  // up to `rows` image rows.
   BatchUploader(std::int64_t rows, std::int64_t sequences, std::int64_t max_blocks, std::int64_t hidden_size);
   // The batch in device memory, valid for work in `stream` until the next call. Image rows are device memory, too.
   Batch upload(const BatchBuilder& builder, void* stream);
-  static std::uint64_t bytes(std::int64_t rows, std::int64_t sequences, std::int64_t max_blocks, std::int64_t hidden_size);
+  static std::uint64_t bytes(std::int64_t rows, std::int64_t sequences, std::int64_t max_blocks,
+                             std::int64_t hidden_size);
 
  private:
   struct Staging {

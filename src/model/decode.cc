@@ -70,7 +70,7 @@ DecodeRunner::DecodeRunner(const Model& model, const KvCache& cache, Activations
       max_blocks_(max_blocks),
       step_(make_decode_step(model, cache, acts, path)) {
   const std::int64_t s = max_sequences;
-  const auto plan = [&](Tensor Batch::* field, const char* name, DType dtype, Shape shape) {
+  const auto plan = [&](Tensor Batch::*field, const char* name, DType dtype, Shape shape) {
     device_arena_.plan(&(whole_.*field), name, dtype, shape);
   };
   plan(&Batch::tokens, "tokens", DType::kI32, {s});
@@ -95,8 +95,8 @@ DecodeRunner::DecodeRunner(const Model& model, const KvCache& cache, Activations
     return t;
   };
   std::memset(staging_.data(), 0xff, bytes);  // tables of -1
-  for (Tensor Batch::* field : {&Batch::tokens, &Batch::positions, &Batch::modality, &Batch::cu_seqlens, &Batch::kv_lens,
-                                &Batch::logits_rows})
+  for (Tensor Batch::*field :
+       {&Batch::tokens, &Batch::positions, &Batch::modality, &Batch::cu_seqlens, &Batch::kv_lens, &Batch::logits_rows})
     staged_.*field = twin(whole_.*field);
   staged_.full = {twin(whole_.full.slots), twin(whole_.full.block_tables)};
   staged_.sliding = {twin(whole_.sliding.slots), twin(whole_.sliding.block_tables)};
@@ -160,8 +160,8 @@ void DecodeRunner::run_directly(Context& ctx, const Batch& batch, bool feed) {
   step_->run(ctx, batch);
   if (!feed) return;
   ops::sample_greedy_device(ctx, acts_.logits.slice(0, batch.tokens.rows()), batch.tokens);
-  ops::advance_rows(ctx, {batch.positions, batch.kv_lens, batch.full.slots, batch.sliding.slots, batch.full.block_tables,
-                          batch.sliding.block_tables, block_size_});
+  ops::advance_rows(ctx, {batch.positions, batch.kv_lens, batch.full.slots, batch.sliding.slots,
+                          batch.full.block_tables, batch.sliding.block_tables, block_size_});
 }
 
 void DecodeRunner::run(Context& ctx, bool feed) {

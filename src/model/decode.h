@@ -54,9 +54,9 @@ class DecodeRunner {
 
   // Brings the rows of the next step to the device. keep_tokens: the tokens are in tokens() already.
   void set(Context& ctx, std::span<const DecodeRow> rows, bool keep_tokens = false);
-  // Runs the step of the rows that were set; logits of row i in acts.logits[i]. With `feed`, every sequence then moves on
-  // by its likeliest token, on the device, and run() may be called again without set(): the block tables that were set
-  // must reach that far. The tokens are in tokens().
+  // Runs the step of the rows that were set; logits of row i in acts.logits[i]. With `feed`, every sequence then moves
+  // on by its likeliest token, on the device, and run() may be called again without set(): the block tables that were
+  // set must reach that far. The tokens are in tokens().
   void run(Context& ctx, bool feed = false);
   Tensor tokens() const { return whole_.tokens.slice(0, rows_); }
 
@@ -78,8 +78,8 @@ class DecodeRunner {
   Activations& acts_;
   std::int64_t block_size_, max_sequences_, max_blocks_;
   std::unique_ptr<DecodeStep> step_;
-  Batch whole_;  // all arrays at full size, on the device
-  Batch staged_; // the same on the host
+  Batch whole_;   // all arrays at full size, on the device
+  Batch staged_;  // the same on the host
   Arena device_arena_;
   PinnedBuffer staging_;
   std::size_t header_bytes_ = 0;  // of the arrays before the tables

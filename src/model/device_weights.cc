@@ -99,7 +99,8 @@ void allocate(const Config& config, Layout& layout, Weights& weights, bool expan
   Buffer memory(aligned(stored) + expanded, DeviceKind::kCuda, "the weights");
   char* base = static_cast<char*>(memory.data());
   for (const Entry& entry : layout.entries()) {
-    const char* name = entry.spec.storage == Storage::kU8 ? "experts" : "weights";  // the checkpoint's names end with it
+    const char* name =
+        entry.spec.storage == Storage::kU8 ? "experts" : "weights";  // the checkpoint's names end with it
     *entry.out = Tensor(base + entry.offset, entry.host.dtype, entry.host.shape, name, DeviceKind::kCuda);
   }
   for (LayerWeights& layer : weights.layers) {

@@ -1,6 +1,6 @@
 #pragma once
-// Models on a GPU: every tensor of the parameter table in one allocation there, read from the mapped checkpoint or made of
-// random values on the spot.
+// Models on a GPU: every tensor of the parameter table in one allocation there, read from the mapped checkpoint or made
+// of random values on the spot.
 
 #include <functional>
 
@@ -19,8 +19,8 @@ struct DeviceOptions {
 std::uint64_t device_weight_bytes(const Config& config, const Weights& host);
 std::uint64_t expanded_expert_bytes(const Config& config);
 
-// The model on the GPU, types as stored; the host's copy is given up. Query, key and value projections of a layer lie one
-// behind the other. Weights::owned_bytes is what they take there.
+// The model on the GPU, types as stored; the host's copy is given up. Query, key and value projections of a layer lie
+// one behind the other. Weights::owned_bytes is what they take there.
 Model to_device(Model host, const DeviceOptions& options, ThreadPool& pool);
 
 // random_model() on the GPU, where its values are made: of the same distribution, and MXFP4 blocks and scales the same

@@ -1,5 +1,7 @@
 #include "model/fused_decode.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "ops/fused.h"
@@ -115,8 +117,9 @@ class FusedStep : public DecodeStep {
     const auto matrix = [&](const EightBit::Matrix* m, const Tensor& weight, const Tensor& bias) {
       return m != nullptr ? ops::DecodeMatrix{m->weight, m->scales, bias} : ops::DecodeMatrix{weight, {}, bias};
     };
-    ops::decode_qkv(ctx, x, w.norm, c.rms_norm_eps, matrix(eight_bit_ ? &eight_bit_->qkv[i] : nullptr, w.qkv, w.qkv_bias),
-                    cos, sin, where.slots, vectors_.q, kv.k, kv.v);
+    ops::decode_qkv(ctx, x, w.norm, c.rms_norm_eps,
+                    matrix(eight_bit_ ? &eight_bit_->qkv[i] : nullptr, w.qkv, w.qkv_bias), cos, sin, where.slots,
+                    vectors_.q, kv.k, kv.v);
     ops::AttentionArgs args;
     args.q = vectors_.q;
     args.cu_seqlens = batch.cu_seqlens;
@@ -143,6 +146,7 @@ class FusedStep : public DecodeStep {
                        vectors_.ticket);
     ops::decode_gate_up(ctx, x, w.norm, c.rms_norm_eps, indices, w.gate_up, c.swiglu_alpha, c.swiglu_limit, vectors_.h);
     ops::decode_down(ctx, vectors_.h, indices, weights, w.down, c.swiglu_alpha, c.swiglu_limit, x);
+    if (ctx.trace) ctx.emit(fmt::format("router_indices.{}", layer), indices);
   }
 
   const Model& model_;
@@ -166,9 +170,11 @@ bool fused_decode_supported(const Model& model) {
   for (const LayerWeights& layer : model.weights.layers) {
     const AttentionWeights& a = layer.attention;
     const MoeWeights& m = layer.moe;
-    if (!bf16(a.norm) || !bf16(a.qkv) || !bf16_or_none(a.qkv_bias) || !bf16(a.o) || !bf16_or_none(a.o_bias)) return false;
+    if (!bf16(a.norm) || !bf16(a.qkv) || !bf16_or_none(a.qkv_bias) || !bf16(a.o) || !bf16_or_none(a.o_bias))
+      return false;
     if (!bf16(m.norm) || !bf16(m.router) || !bf16(m.router_bias) || !bf16_or_none(m.vision_bias)) return false;
-    if (!m.gate_up.blocks || !m.down.blocks || !bf16_or_none(m.gate_up.bias) || !bf16_or_none(m.down.bias)) return false;
+    if (!m.gate_up.blocks || !m.down.blocks || !bf16_or_none(m.gate_up.bias) || !bf16_or_none(m.down.bias))
+      return false;
   }
   return bf16(model.weights.norm) && bf16(model.weights.lm_head);
 }
@@ -180,9 +186,10 @@ std::uint64_t fused_decode_bytes(const Config& config, bool eight_bit) {
 std::unique_ptr<DecodeStep> make_fused_decode(const Model& model, const KvCache& cache, Activations& acts,
                                               bool eight_bit, std::unique_ptr<DecodeStep> batches) {
   if (!fused_decode_supported(model)) {
-    fail(ErrorCode::kUnsupported,
-         "the fused decode step needs a GPU of compute capability 9.0, bf16 weights with MXFP4 experts, and widths that "
-         "are multiples of 64");
+    fail(
+        ErrorCode::kUnsupported,
+        "the fused decode step needs a GPU of compute capability 9.0, bf16 weights with MXFP4 experts, and widths that "
+        "are multiples of 64");
   }
   return std::make_unique<FusedStep>(model, cache, acts, eight_bit, std::move(batches));
 }

@@ -11,7 +11,8 @@ bool fused_decode_supported(const Model& model);
 std::uint64_t fused_decode_bytes(const Config& config, bool eight_bit);
 
 // eight_bit: the attention and head matrices are read as int8 with a scale for each row, half the bytes; batches and
-// prompts still read them in BF16. path() is "fused" or "fused-int8". Error kUnsupported unless fused_decode_supported().
+// prompts still read them in BF16. path() is "fused" or "fused-int8". Error kUnsupported unless
+// fused_decode_supported().
 std::unique_ptr<DecodeStep> make_fused_decode(const Model& model, const KvCache& cache, Activations& acts,
                                               bool eight_bit, std::unique_ptr<DecodeStep> batches);
 

@@ -14,8 +14,8 @@ constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 // What the driver, the libraries and the kernels' code take of a GPU, and a margin for its allocator.
 constexpr std::uint64_t kDeviceReserve = std::uint64_t{640} << 20;
 
-// Scratch inside the largest op: the mixture of experts holds its permuted rows, both projections and their results. On a
-// GPU the parts of attention over long contexts come to less.
+// Scratch inside the largest op: the mixture of experts holds its permuted rows, both projections and their results. On
+// a GPU the parts of attention over long contexts come to less.
 std::uint64_t moe_workspace(const Config& c, const RunShape& shape) {
   const std::int64_t per_choice = c.hidden_size * 2 + c.intermediate_size * 3;
   return static_cast<std::uint64_t>(shape.chunk * c.num_experts_per_tok * per_choice) * sizeof(float);
@@ -43,8 +43,9 @@ std::string MemoryPlan::str() const {
   if (device == DeviceKind::kCpu) {
     text += line("weights, mapped", weights_mapped) + line("weights, owned", weights_owned);
   } else {
-    text += line("experts", forms.experts) + line("experts, bf16", forms.expanded) + line("attention", forms.attention) +
-            line("embeddings, head", forms.embeddings) + line("vision", forms.vision);
+    text += line("experts", forms.experts) + line("experts, bf16", forms.expanded) +
+            line("attention", forms.attention) + line("embeddings, head", forms.embeddings) +
+            line("vision", forms.vision);
   }
   text += line("KV cache", kv_cache) + line("activations", activations) + line("workspace", workspace);
   if (reserve > 0) text += line("reserve", reserve);
@@ -64,7 +65,7 @@ WeightForms weight_forms(const Config& config) {
 WeightForms weight_forms(const Config& config, const Weights& weights) {
   WeightForms forms;
   for_each_parameter(config, const_cast<Weights&>(weights),  // sized already, so nothing changes
-                    
+
                      [&](const ParameterSpec& spec, Tensor& t) { count(forms, spec.part, t.bytes()); });
   for (const LayerWeights& layer : weights.layers) {
     for (const ops::ExpertProjection* p : {&layer.moe.gate_up, &layer.moe.down}) {
@@ -74,9 +75,7 @@ WeightForms weight_forms(const Config& config, const Weights& weights) {
   return forms;
 }
 
-std::uint64_t stored_weight_bytes(const Config& config) {
-  return weight_forms(config).total();
-}
+std::uint64_t stored_weight_bytes(const Config& config) { return weight_forms(config).total(); }
 
 KvCacheSpec kv_spec_for(const Config& config, const RunShape& shape) {
   KvCacheSpec spec;

@@ -27,7 +27,7 @@ WeightForms weight_forms(const Config& config, const Weights& weights);
 struct MemoryPlan {
   DeviceKind device = DeviceKind::kCpu;  // whose memory
   WeightForms forms;                     // on a GPU: the parts of weights_owned
-  std::uint64_t weights_mapped = 0;  // in the page cache: shared, reclaimable, but must stay resident to be fast
+  std::uint64_t weights_mapped = 0;      // in the page cache: shared, reclaimable, but must stay resident to be fast
   std::uint64_t weights_owned = 0;
   std::uint64_t kv_cache = 0;
   std::uint64_t activations = 0;  // text and vision, logits included

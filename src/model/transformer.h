@@ -14,8 +14,8 @@ namespace gov {
 struct Model {
   Config config;
   Weights weights;
-  std::vector<float> inv_freq;  // [head_dim / 2]
-  float rope_factor = 1.f;      // YaRN's attention factor
+  std::vector<float> inv_freq;           // [head_dim / 2]
+  float rope_factor = 1.f;               // YaRN's attention factor
   DeviceKind device = DeviceKind::kCpu;  // where the weights are
   int ordinal = 0;                       // of the GPU
   Tensor frequencies;                    // F32 [2, head_dim / 2] there: inv_freq, and zeros (no angle)

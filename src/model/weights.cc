@@ -38,7 +38,8 @@ void transpose_experts(const Tensor& in, void* out, ThreadPool& pool) {
   else run(static_cast<const std::uint16_t*>(in.data), static_cast<std::uint16_t*>(out));
 }
 
-// Refuses scale 255 (NaN), and 253 and 254 where a value of the block would leave the range of F32. Returns the largest.
+// Refuses scale 255 (NaN), and 253 and 254 where a value of the block would leave the range of F32. Returns the
+// largest.
 std::uint8_t check_scales(const Tensor& blocks, const Tensor& scales, std::string_view name, ThreadPool& pool) {
   const auto* s = static_cast<const std::uint8_t*>(scales.data);
   const auto* packed = static_cast<const std::uint8_t*>(blocks.data);

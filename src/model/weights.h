@@ -1,6 +1,7 @@
 #pragma once
 // The weights as plain structs of views: shapes beside the fields (sizes are Config's). Storage is either the mapped
-// checkpoint itself or buffers that Weights owns (transposed experts, zero biases, random weights; on a GPU everything).
+// checkpoint itself or buffers that Weights owns (transposed experts, zero biases, random weights; on a GPU
+// everything).
 
 #include <memory>
 #include <string>

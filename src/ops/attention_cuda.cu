@@ -44,12 +44,12 @@ __device__ void stage_rows(const Attention& a, const void* from, DType type, con
   }
 }
 
-// Any types and sizes, in F32. Grid: (tiles, kv heads); a block does one tile of 16 query vectors, four a warp. Keys pass
-// through shared memory 32 at a time, as F32: in the scores a lane owns a key, in the sums it owns kPer = ceil(dim / 32)
-// dimensions. Aim: the F32 units; shared memory feeds about half of what they can do.
+// Any types and sizes, in F32. Grid: (tiles, kv heads); a block does one tile of 16 query vectors, four a warp. Keys
+// pass through shared memory 32 at a time, as F32: in the scores a lane owns a key, in the sums it owns kPer = ceil(dim
+// / 32) dimensions. Aim: the F32 units; shared memory feeds about half of what they can do.
 template <int kPer>
-__global__ void __launch_bounds__(kWarps* kWarp) general_kernel(const __grid_constant__ Attention a,
-                                                               const __grid_constant__ TileMap map) {
+__global__ void __launch_bounds__(kWarps* kWarp)
+    general_kernel(const __grid_constant__ Attention a, const __grid_constant__ TileMap map) {
   constexpr int kPad = kPer * kWarp, kKeyPitch = kPad + 1;
   extern __shared__ float4 shared[];
   float* const q = reinterpret_cast<float*>(shared);  // [kVectors][kPad]

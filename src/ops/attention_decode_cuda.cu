@@ -1,19 +1,21 @@
-// Attention of few query rows over many cached keys: bound by the bytes of keys and values, or for short contexts by the
-// latency of a chain of loads.
+// Attention of few query rows over many cached keys: bound by the bytes of keys and values, or for short contexts by
+// the latency of a chain of loads.
 //
-// Grid (splits, kv heads, sequences): a block streams a share of a sequence's keys past the up to eight query heads of a
-// kv head; which share, it learns from the length in device memory, so that one recorded launch serves every length:
+// Grid (splits, kv heads, sequences): a block streams a share of a sequence's keys past the up to eight query heads of
+// a kv head; which share, it learns from the length in device memory, so that one recorded launch serves every length:
 // blocks that are not needed exit at once. Each of the 8 warps takes every eighth step of 16 keys with a softmax of its
-// own; they are merged in shared memory, and the last block of a (row, kv head) to finish merges those of all splits, in
-// their order. Aim: the memory's bandwidth.
+// own; they are merged in shared memory, and the last block of a (row, kv head) to finish merges those of all splits,
+// in their order. Aim: the memory's bandwidth.
 //
 // Keys and values go from memory to the registers that mma.m16n8k16 wants them in, 16 bytes a load, without a detour:
-// - S [heads, keys] = Q K^T: lane (g, t) = (lane / 4, lane % 4) holds key g of eight as operand B. Which dimension stands
+// - S [heads, keys] = Q K^T: lane (g, t) = (lane / 4, lane % 4) holds key g of eight as operand B. Which dimension
+// stands
 //   where in the sum does not matter as long as Q agrees, so a lane's words are neighbours in memory.
-// - O^T [dims, heads] = V^T P^T: the sums of S are operand B as they are; of V, lane (g, t) holds dimensions 8 g .. 8 g + 7
+// - O^T [dims, heads] = V^T P^T: the sums of S are operand B as they are; of V, lane (g, t) holds dimensions 8 g .. 8 g
+// + 7
 //   of keys 2t, 2t + 1, 2t + 8, 2t + 9, which pair up by byte permutes.
-// F32 queries and their probabilities are split into three bf16 parts each, exactly; the sums of such products are added
-// to the running ones in F32 with rounding, since the tensor cores truncate.
+// F32 queries and their probabilities are split into three bf16 parts each, exactly; the sums of such products are
+// added to the running ones in F32 with rounding, since the tensor cores truncate.
 #include "ops/cuda/attention.cuh"
 
 #include <algorithm>
@@ -25,16 +27,16 @@ namespace {
 
 constexpr int kDecodeWarps = 8;
 constexpr int kDecodeThreads = kDecodeWarps * kWarp;
-constexpr int kHeads = 8;       // of a block
-constexpr int kStep = 16;       // keys
-constexpr int kMostSplits = 64;  // two a lane in the merge
+constexpr int kHeads = 8;         // of a block
+constexpr int kStep = 16;         // keys
+constexpr int kMostSplits = 64;   // two a lane in the merge
 constexpr int kLongSplit = 8192;  // keys of a split at most, where there are enough splits
 
 struct Splits {
-  int most;  // grid.x
-  int fill;  // as many fill the GPU when all sequences are equally long
-  int head_blocks;  // of a kv head
-  float* partial;   // [rows, kv heads * head_blocks, most, kHeads * (dim + 2)]
+  int most;                // grid.x
+  int fill;                // as many fill the GPU when all sequences are equally long
+  int head_blocks;         // of a kv head
+  float* partial;          // [rows, kv heads * head_blocks, most, kHeads * (dim + 2)]
   std::uint32_t* tickets;  // [rows, kv heads * head_blocks], zero
 };
 
@@ -60,11 +62,11 @@ __device__ inline void load_once(const void* from, bool valid, std::uint32_t fil
 template <class Cache, int kDim>
 struct Step {
   static constexpr bool kF8 = sizeof(Cache) == 1;
-  static constexpr int kWords = kDim / 8;                      // bf16 pairs of a key that a lane holds
+  static constexpr int kWords = kDim / 8;  // bf16 pairs of a key that a lane holds
   static constexpr int kKeyLoads = kF8 ? kWords / 8 : kWords / 4;
-  static constexpr int kValueLoads = kDim / 64;                // a key
-  std::uint32_t k[2][kKeyLoads][4];                            // keys g, 8 + g
-  std::uint32_t v[4][kValueLoads][kF8 ? 2 : 4];                // keys 2t, 2t + 1, 2t + 8, 2t + 9
+  static constexpr int kValueLoads = kDim / 64;  // a key
+  std::uint32_t k[2][kKeyLoads][4];              // keys g, 8 + g
+  std::uint32_t v[4][kValueLoads][kF8 ? 2 : 4];  // keys 2t, 2t + 1, 2t + 8, 2t + 9
 
   // The first of the 8 dimensions that words 4 i .. 4 i + 3 of lane t hold.
   __device__ static int dimension(int i, int t) { return kF8 ? i / 2 * 64 + 16 * t + i % 2 * 8 : 32 * i + 8 * t; }
@@ -142,8 +144,8 @@ struct Softmax {
   }
 };
 
-// Query heads head .. head + heads of one row as operand A: part 0 in rows 0-7, part 1 in rows 8-15 of the same product,
-// part 2 in rows 0-7 of another.
+// Query heads head .. head + heads of one row as operand A: part 0 in rows 0-7, part 1 in rows 8-15 of the same
+// product, part 2 in rows 0-7 of another.
 template <class Query, class Cache, int kDim>
 struct Queries {
   static constexpr int kParts = sizeof(Query) == 4 ? 3 : 1;
@@ -194,7 +196,7 @@ __device__ inline void add_values(const Step<Cache, kDim>& step, const float (&p
       for (int j = 0; j < 4; ++j) word[j] = step.value_word(j, i, m);
       const std::uint32_t a0 = __byte_perm(word[0], word[1], 0x5410), a1 = __byte_perm(word[0], word[1], 0x7632);
       const std::uint32_t a2 = __byte_perm(word[2], word[3], 0x5410), a3 = __byte_perm(word[2], word[3], 0x7632);
-      float (&sums)[4] = state.sums[4 * i + m];
+      float(&sums)[4] = state.sums[4 * i + m];
       if constexpr (kParts == 1) {
         mma_bf16(sums, a0, a1, a2, a3, low[0], high[0]);
       } else {
@@ -223,9 +225,7 @@ __device__ Softmax<kDim> stream_keys(const Attention& a, const DecodeRow& r, int
   const auto* v = static_cast<const Cache*>(a.v);
   const auto locate = [&](int step) {
     const int key = r.range.first + step * kStep + lane % kStep;
-    return step < end && key < r.range.end
-               ? static_cast<int>(key_row(a, r.sequence, r.first_row, key, r.kv_head))
-               : -2;
+    return step < end && key < r.range.end ? static_cast<int>(key_row(a, r.sequence, r.first_row, key, r.kv_head)) : -2;
   };
   Softmax<kDim> state;
   Step<Cache, kDim> step;
@@ -326,9 +326,10 @@ __device__ HeadState<kDim> merge_warps(const Merge<kDim>& merge) {
 }
 
 template <int kDim>
-constexpr int kPartialFloats = kHeads * (kDim + 2);
+constexpr int kPartialFloats = kHeads*(kDim + 2);
 
-// Head `warp` over `count` splits, in their order. partial: of split 0; what other blocks wrote is read past the L1 cache.
+// Head `warp` over `count` splits, in their order. partial: of split 0; what other blocks wrote is read past the L1
+// cache.
 template <int kDim>
 __device__ HeadState<kDim> merge_splits(const float* partial, int count) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, head = static_cast<int>(threadIdx.x) / kWarp;
@@ -360,8 +361,7 @@ __device__ HeadState<kDim> merge_splits(const float* partial, int count) {
       for (int i = 0; i < kDim / 64; ++i) {
         part[j][i] = {0, 0};
         if (base + j < count)
-          part[j][i] =
-              __ldcg(reinterpret_cast<const float2*>(from + (base + j) * kPartialFloats<kDim> + 64 * i));
+          part[j][i] = __ldcg(reinterpret_cast<const float2*>(from + (base + j) * kPartialFloats<kDim> + 64 * i));
       }
 #pragma unroll
     for (int j = 0; j < kTogether; ++j) {
@@ -388,7 +388,8 @@ __device__ void write_head(const Attention& a, const DecodeRow& r, const HeadSta
 #pragma unroll
   for (int i = 0; i < kDim / 64; ++i) {
     const float x = state.sums[i].x * inverse, y = state.sums[i].y * inverse;
-    if (a.out_type == DType::kBF16) *reinterpret_cast<std::uint32_t*>(static_cast<bf16_t*>(a.out) + at + 64 * i) = pack_bf16(x, y);
+    if (a.out_type == DType::kBF16)
+      *reinterpret_cast<std::uint32_t*>(static_cast<bf16_t*>(a.out) + at + 64 * i) = pack_bf16(x, y);
     else *reinterpret_cast<float2*>(static_cast<float*>(a.out) + at + 64 * i) = {x, y};
   }
 }

@@ -1,17 +1,17 @@
 // Attention by tiles on Hopper (sm_90a): BF16 queries, keys and values, heads of 64 dimensions, cached or packed.
 //
-// A tile is up to 192 query vectors (whole rows, the group's heads within a row); it meets its keys in steps of kKeys. A
-// block is one warpgroup that copies and three that multiply, 64 vectors each, and takes tiles from a common counter,
-// those that see the most keys first, until there are none: while one tile is being finished, the copies of the next are
-// on their way. Copies are made by the tensor copy engine, queries as a box of rows x heads, keys and values block by
-// block of the cache, into rings of shared memory with 128-byte swizzle.
+// A tile is up to 192 query vectors (whole rows, the group's heads within a row); it meets its keys in steps of kKeys.
+// A block is one warpgroup that copies and three that multiply, 64 vectors each, and takes tiles from a common counter,
+// those that see the most keys first, until there are none: while one tile is being finished, the copies of the next
+// are on their way. Copies are made by the tensor copy engine, queries as a box of rows x heads, keys and values block
+// by block of the cache, into rings of shared memory with 128-byte swizzle.
 //
 // S = Q K^T and O += P V are wgmma; Q, K and V are read from shared memory, P from the registers in which S arrived. A
 // step issues the scores of step i and the sums of step i - 1 together and does the softmax of step i in their shadow.
 // Running sums are rescaled only when a score has grown by more than 2^8 over the reference, which changes no result.
 //
-// Limits: the tensor cores, and just as much the 16 exponentials a clock of a multiprocessor: with 64 dimensions a score
-// costs the tensor cores as long as its exponential takes.
+// Limits: the tensor cores, and just as much the 16 exponentials a clock of a multiprocessor: with 64 dimensions a
+// score costs the tensor cores as long as its exponential takes.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -41,18 +41,21 @@ struct HopperShape {
 
 struct HopperPlan {
   TileMap map;
-  int tiles;     // over all kv heads
-  int tile_rows;  // rows of a full tile
-  int box;       // keys of one copy; divides kKeys and, in a cache, the block size
+  int tiles;               // over all kv heads
+  int tile_rows;           // rows of a full tile
+  int box;                 // keys of one copy; divides kKeys and, in a cache, the block size
+  int inverse_group;       // 2^16 / group, rounded up: a vector's row of the tile without a division
   std::uint32_t* counter;  // zero
 };
 
+__device__ inline int row_of_vector(const HopperPlan& plan, int vector) { return vector * plan.inverse_group >> 16; }
+
 // What the copying warp tells the others about a tile.
 struct TileInfo {
-  int first_row;  // in q and out
-  int rows;       // 0: there are no more tiles
-  int position;   // of its first row
-  int keys;       // of the sequence
+  int first_row;   // in q and out
+  int rows;        // 0: there are no more tiles
+  int position;    // of its first row
+  int keys;        // of the sequence
   int first, end;  // keys that any of its rows sees; first is rounded down to a box
   int kv_head;
 };
@@ -112,7 +115,9 @@ struct HopperShared {
     base = shared_address(raw);
     info = reinterpret_cast<TileInfo*>(raw + barriers_at() + 256);
   }
-  __device__ static constexpr int barriers_at() { return kQueryBuffers * kQueryBytes + 2 * kStages * Shape::kStageBytes; }
+  __device__ static constexpr int barriers_at() {
+    return kQueryBuffers * kQueryBytes + 2 * kStages * Shape::kStageBytes;
+  }
   __device__ std::uint32_t queries(int i) const { return base + i * kQueryBytes; }
   __device__ static constexpr int keys_at(int i) { return kQueryBuffers * kQueryBytes + i * Shape::kStageBytes; }
   __device__ static constexpr int values_at(int i) { return keys_at(kStages + i); }
@@ -155,7 +160,8 @@ __device__ inline TileOrigin find_tile(const Attention& a, const HopperPlan& pla
 template <int kKeys>
 __device__ void copy_step(const Attention& a, const HopperPlan& plan, const TileOrigin& o, const CUtensorMap* map,
                           int key, int z, int y, std::uint32_t to, std::uint32_t full, std::uint64_t policy) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, boxes = min(kKeys, o.info.end - key + plan.box - 1) / plan.box;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp,
+            boxes = min(kKeys, o.info.end - key + plan.box - 1) / plan.box;
   if (lane == 0) barrier_expect(full, boxes * plan.box * kRowBytes);
   __syncwarp();
   if (lane < boxes) tile_copy_3d(to + lane * plan.box * kRowBytes, map, 0, y, z, full, policy);
@@ -169,11 +175,12 @@ __device__ void copy_tiles(const Attention& a, const HopperPlan& plan, const Hop
   const std::uint64_t policy = policy_evict_normal();
   Ring<kQueryBuffers> queries;
   Ring<kStages> ring;
+  const auto take = [&] { return lane == 0 ? static_cast<int>(atomicAdd(plan.counter, 1u)) : 0; };
+  int next = take();
   while (true) {
-    int index = 0;
-    if (lane == 0) index = static_cast<int>(atomicAdd(plan.counter, 1u));
-    index = __shfl_sync(kAllLanes, index, 0);
+    const int index = __shfl_sync(kAllLanes, next, 0);
     const bool done = index >= plan.tiles;
+    if (!done) next = take();  // its answer is on its way meanwhile
     TileOrigin o{};
     if (!done) {
       o = find_tile(a, plan, index);
@@ -225,6 +232,7 @@ struct GroupState {
   std::uint32_t p[kKeys / 4];  // probabilities as operand A
   float sums[kDim / 2];        // like s, over dimensions
   float largest[2], sum[2];    // largest: the reference of p, unscaled; sum: over the lane's own keys
+  float sink[2];               // times log2(e)
   KeyRange range[2];
 };
 
@@ -251,20 +259,30 @@ __device__ void issue_sums(GroupState<kKeys>& state, std::uint32_t values) {
   wgmma_commit();
 }
 
+// Which ends of the keys of a step some vector of the warpgroup does not see.
+struct Masks {
+  bool low, high;
+};
+
 // Scores of keys key .. to probabilities, in place. Returns whether the sums must be multiplied by `shrink`.
 template <int kKeys>
-__device__ bool soften(GroupState<kKeys>& state, int key, bool masked, float scale, float (&shrink)[2]) {
+__device__ bool soften(GroupState<kKeys>& state, int key, Masks masks, float scale, float (&shrink)[2]) {
   constexpr float kSlack = 8;
-  const int t = static_cast<int>(threadIdx.x) % 4;
-  float (&s)[kKeys / 2] = state.s;
-  if (masked) {
+  const int own = key + static_cast<int>(threadIdx.x) % 4 * 2;  // the lane's first key
+  float(&s)[kKeys / 2] = state.s;
+  if (masks.high) {
+    const int end[2] = {state.range[0].end - own, state.range[1].end - own};
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
+    for (int i = 0; i < kKeys / 2; ++i) {
+      if (i / 4 * 8 + i % 2 >= end[i / 2 % 2]) s[i] = -INFINITY;
+    }
+  }
+  if (masks.low) {
+    const int first[2] = {state.range[0].first - own, state.range[1].first - own};
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int j = key + 8 * n + 2 * t + e % 2;
-        if (j < state.range[e / 2].first || j >= state.range[e / 2].end) s[4 * n + e] = -INFINITY;
-      }
+    for (int i = 0; i < kKeys / 2; ++i) {
+      if (i / 4 * 8 + i % 2 < first[i / 2 % 2]) s[i] = -INFINITY;
+    }
   }
   float found[2];
 #pragma unroll
@@ -316,8 +334,8 @@ __device__ void pack_probabilities(GroupState<kKeys>& state) {
   for (int i = 0; i < kKeys / 4; ++i) state.p[i] = pack_bf16(state.s[2 * i], state.s[2 * i + 1]);
 }
 
-// Zeros over the values behind the tile's last key, which may be anything: 0 times NaN is NaN. Each warpgroup does it for
-// itself, so that none has to wait for another.
+// Zeros over the values behind the tile's last key, which may be anything: 0 times NaN is NaN. Each warpgroup does it
+// for itself, so that none has to wait for another.
 template <int kKeys>
 __device__ void clear_values(unsigned char* values, int valid, int group) {
   const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
@@ -329,13 +347,13 @@ __device__ void clear_values(unsigned char* values, int valid, int group) {
 
 // The warpgroup's results. BF16 passes through the buffer of its queries, so that memory sees whole rows.
 template <int kKeys>
-__device__ void write_group(const Attention& a, const TileInfo& tile, int group, float scale, unsigned char* queries,
-                            GroupState<kKeys>& state) {
+__device__ void write_group(const Attention& a, const HopperPlan& plan, const TileInfo& tile, int group, float scale,
+                            unsigned char* queries, GroupState<kKeys>& state) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) % kWarpgroup / kWarp;
   const int g = lane / 4, t = lane % 4, first = group * 64 + warp * 16, count = tile.rows * a.group;
   const auto offset_of = [&](int vector) {
-    const std::int64_t row = tile.first_row + vector / a.group;
-    return (row * a.heads + tile.kv_head * a.group + vector % a.group) * kDim;
+    const int row = row_of_vector(plan, vector), head = tile.kv_head * a.group + vector - row * a.group;
+    return ((static_cast<std::int64_t>(tile.first_row) + row) * a.heads + head) * kDim;
   };
   float inverse[2];
 #pragma unroll
@@ -343,8 +361,7 @@ __device__ void write_group(const Attention& a, const TileInfo& tile, int group,
     float total = state.sum[h];
     total += __shfl_xor_sync(kAllLanes, total, 1);
     total += __shfl_xor_sync(kAllLanes, total, 2);
-    const int head = tile.kv_head * a.group + (first + g + 8 * h) % a.group;
-    if (a.sinks) total += exp2f(load_weight(a.sinks, a.sink_type, head) * kLog2E - state.largest[h] * scale);
+    total += exp2f(state.sink[h] - state.largest[h] * scale);
     inverse[h] = state.range[h].first < state.range[h].end ? 1.f / total : 0.f;
   }
   if (a.out_type != DType::kBF16) {
@@ -373,8 +390,7 @@ __device__ void write_group(const Attention& a, const TileInfo& tile, int group,
   for (int i = 0; i < 4; ++i) {
     const int place = 4 * i + lane / 8, piece = lane % 8, vector = first + place;
     const uint4 value = *reinterpret_cast<const uint4*>(own + place * kRowBytes + ((piece ^ (place & 7)) << 4));
-    if (vector < count)
-      *reinterpret_cast<uint4*>(static_cast<bf16_t*>(a.out) + offset_of(vector) + piece * 8) = value;
+    if (vector < count) *reinterpret_cast<uint4*>(static_cast<bf16_t*>(a.out) + offset_of(vector) + piece * 8) = value;
   }
   proxy_fence();
 }
@@ -392,20 +408,26 @@ __device__ inline void release(std::uint32_t barrier) {
 }
 
 template <int kKeys>
-__device__ void run_tile(const Attention& a, const HopperShared<kKeys>& shared, const TileInfo& tile, int group,
-                         float scale, GroupRings<kKeys>& rings) {
+__device__ void run_tile(const Attention& a, const HopperPlan& plan, const HopperShared<kKeys>& shared,
+                         const TileInfo& tile, int group, float scale, GroupRings<kKeys>& rings) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) % kWarpgroup / kWarp;
   const std::uint32_t queries = shared.queries(rings.queries.stage) + group * 64 * kRowBytes;
   const int last = tile.rows * a.group - 1;
   const auto range_of = [&](int vector) {
-    return visible_keys(a, tile.position + min(vector, last) / a.group, tile.keys);
+    return visible_keys(a, tile.position + row_of_vector(plan, min(vector, last)), tile.keys);
   };
   GroupState<kKeys> state;
   const KeyRange low = range_of(group * 64), high = range_of(group * 64 + 63);
-  const auto masked = [&](int key) { return key < high.first || key + kKeys > low.end; };
+  const auto masked = [&](int key) { return Masks{key<high.first, key + kKeys> low.end}; };
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    state.range[h] = range_of(group * 64 + warp * 16 + lane / 4 + 8 * h);
+    const int vector = group * 64 + warp * 16 + lane / 4 + 8 * h;
+    state.range[h] = range_of(vector);
+    state.sink[h] = -INFINITY;
+    if (a.sinks) {
+      const int head = tile.kv_head * a.group + vector - row_of_vector(plan, vector) * a.group;
+      state.sink[h] = load_weight(a.sinks, a.sink_type, head) * kLog2E;
+    }
     state.largest[h] = -1e30f;  // finite, so that differences are
     state.sum[h] = 0;
   }
@@ -453,7 +475,7 @@ __device__ void run_tile(const Attention& a, const HopperShared<kKeys>& shared, 
     release(shared.values_empty(rings.values.stage));
     rings.values.advance();
   }
-  write_group(a, tile, group, scale, shared.raw + rings.queries.stage * kQueryBytes, state);
+  write_group(a, plan, tile, group, scale, shared.raw + rings.queries.stage * kQueryBytes, state);
 }
 
 // A warpgroup without vectors in this tile: buffers come and go.
@@ -511,7 +533,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
       barrier_wait(shared.queries_full(rings.queries.stage), rings.queries.parity);
       const TileInfo tile = uniform(shared.info[rings.queries.stage]);
       if (tile.rows == 0) break;
-      if (group * 64 < tile.rows * a.group) run_tile<kKeys>(a, shared, tile, group, scale, rings);
+      if (group * 64 < tile.rows * a.group) run_tile<kKeys>(a, plan, shared, tile, group, scale, rings);
       else skip_tile<kKeys>(shared, tile, rings);
       release(shared.queries_empty(rings.queries.stage));
       rings.queries.advance();
@@ -537,8 +559,7 @@ Maps make_maps(const Attention& a, const HopperPlan& plan) {
   Maps maps;
   maps.q = map(a.q, a.heads, a.rows, a.group, plan.tile_rows);
   for (auto [to, data] : {std::pair(&maps.k, a.k), std::pair(&maps.v, a.v)}) {
-    if (a.block_tables)
-      *to = map(data, a.block_size, static_cast<std::int64_t>(a.blocks) * a.kv_heads, plan.box, 1);
+    if (a.block_tables) *to = map(data, a.block_size, static_cast<std::int64_t>(a.blocks) * a.kv_heads, plan.box, 1);
     else *to = map(data, a.kv_heads, a.rows, 1, plan.box);
   }
   return maps;
@@ -551,6 +572,7 @@ void run(Context& ctx, const Attention& a) {
   plan.map = {1, plan.tile_rows};
   plan.tiles = static_cast<int>(plan.map.count(a) * a.kv_heads);
   plan.box = a.block_tables ? std::gcd(a.block_size, kKeys) : kKeys;
+  plan.inverse_group = (65535 + a.group) / a.group;
   plan.counter = counters(ctx, 1);
   const int blocks = std::min(plan.tiles, device_of(ctx).multiprocessors);
   const Maps maps = make_maps(a, plan);
@@ -565,16 +587,20 @@ bool attention_hopper_supported(const Context& ctx, const Attention& a) {
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   const TileMap map{1, std::max(1, kVectors / a.group)};
   return device_of(ctx).capability == 90 && a.dim == kDim && a.q_type == DType::kBF16 && a.k_type == DType::kBF16 &&
-         a.v_type == DType::kBF16 && a.scale > 0 && a.group <= kVectors &&
+         a.v_type == DType::kBF16 && a.scale > 0 && kVectors % a.group == 0 &&
          static_cast<std::int64_t>(a.blocks) * a.kv_heads < (std::int64_t{1} << 31) &&
          map.count(a) * a.kv_heads < (std::int64_t{1} << 30) && aligned(a.q) && aligned(a.k) && aligned(a.v) &&
          aligned(a.out);
 }
 
-// Packed keys are those of images, few: steps of 96 where they fit better than steps of 128.
+// Steps of 96 keys where a tile's keys, few, fill them better than steps of 128: images, windows.
 void attention_hopper(Context& ctx, const Attention& a) {
-  const auto padded = [&](std::int64_t step) { return ceil_div(a.most_keys, step) * step; };
-  if (!a.block_tables && padded(96) < padded(128)) run<96>(ctx, a);
+  const auto padded = [&](int step) {
+    std::int64_t keys = a.most_keys;
+    if (a.block_tables && a.window > 0) keys += kVectors / a.group - 1 + std::gcd(a.block_size, step) - 1;
+    return ceil_div(keys, step) * step;
+  };
+  if (padded(96) < padded(128)) run<96>(ctx, a);
   else run<128>(ctx, a);
 }
 

@@ -1,10 +1,10 @@
 // Attention by tiles on the tensor cores of compute capability 8.0 and newer (mma.m16n8k16): BF16 queries, BF16 or F8
 // keys and values, cached or packed, heads of up to 128 dimensions.
 //
-// Grid (tiles, kv heads); a block of 4 warps does 64 query vectors, 16 a warp, against tiles of 64 keys, which are copied
-// to shared memory one ahead of the tile at hand. Scores stay in registers: as sums of Q K^T they have the layout of
-// operand A of P V. The softmax runs along, in base 2. Aim: the tensor cores, of which this path's instructions reach
-// about two thirds on Hopper.
+// Grid (tiles, kv heads); a block of 4 warps does 64 query vectors, 16 a warp, against tiles of 64 keys, which are
+// copied to shared memory one ahead of the tile at hand. Scores stay in registers: as sums of Q K^T they have the
+// layout of operand A of P V. The softmax runs along, in base 2. Aim: the tensor cores, of which this path's
+// instructions reach about two thirds on Hopper.
 #include "ops/cuda/attention.cuh"
 
 #include <cmath>
@@ -13,8 +13,8 @@ namespace gov::ops::cuda {
 namespace {
 
 constexpr int kTileThreads = 128;
-constexpr int kVectors = 64;  // of a tile
-constexpr int kKeys = 64;     // of a step
+constexpr int kVectors = 64;        // of a tile
+constexpr int kKeys = 64;           // of a step
 constexpr float kNoScore = -1e30f;  // finite, so that differences are
 
 // 16 bytes to shared memory without passing registers; zeros where !valid.
@@ -37,8 +37,8 @@ __device__ inline void load_transposed(std::uint32_t from, std::uint32_t (&to)[4
                : "memory");
 }
 
-// Rows of kDim bf16 in shared memory. Pieces of 16 bytes are exchanged within a row, so that neither rows nor columns of
-// pieces share banks.
+// Rows of kDim bf16 in shared memory. Pieces of 16 bytes are exchanged within a row, so that neither rows nor columns
+// of pieces share banks.
 template <int kDim>
 __device__ inline std::uint32_t piece_offset(int row, int piece) {
   return static_cast<std::uint32_t>(row * kDim * 2 + ((piece ^ (row & 7)) << 4));
@@ -68,9 +68,8 @@ __device__ void copy_keys(const Attention& a, const Tile& tile, int key, int buf
 #pragma unroll
   for (int i = 0; i < kKeys / kRows; ++i) {
     const int place = static_cast<int>(threadIdx.x) / kPieces + i * kRows;
-    const std::int64_t row = key + place < tile.range.end
-                                 ? key_row(a, tile.sequence, tile.first_row, key + place, tile.kv_head)
-                                 : -1;
+    const std::int64_t row =
+        key + place < tile.range.end ? key_row(a, tile.sequence, tile.first_row, key + place, tile.kv_head) : -1;
     const bool valid = row >= 0 && piece * 8 < a.dim;
     const std::int64_t at = valid ? row * a.dim + piece * 8 : 0;
     const std::uint32_t to = buffer * shared.kTileBytes + piece_offset<kDim>(place, piece);
@@ -99,8 +98,8 @@ __device__ void copy_queries(const Attention& a, const Tile& tile, const TileSha
     const int place = static_cast<int>(threadIdx.x) / kPieces + i * kRows;
     const bool valid = place < tile.count && piece * 8 < a.dim;
     const std::int64_t vector = tile.begin + place;
-    const std::int64_t at = ((tile.first_row + vector / a.group) * a.heads + tile.kv_head * a.group + vector % a.group) *
-                                a.dim + piece * 8;
+    const std::int64_t at =
+        ((tile.first_row + vector / a.group) * a.heads + tile.kv_head * a.group + vector % a.group) * a.dim + piece * 8;
     copy_async(shared.q + piece_offset<kDim>(place, piece), static_cast<const bf16_t*>(a.q) + (valid ? at : 0), valid);
   }
 }

@@ -10,13 +10,15 @@ using namespace cuda;
 // e2m1 code to its value: sign, two bits of exponent, one of mantissa.
 __device__ float code_value(std::uint32_t code) {
   const std::uint32_t exponent = code >> 1 & 3, mantissa = code & 1;
-  const float magnitude = exponent == 0 ? 0.5f * static_cast<float>(mantissa)
-                                        : ldexpf(1.f + 0.5f * static_cast<float>(mantissa), static_cast<int>(exponent) - 1);
+  const float magnitude = exponent == 0
+                              ? 0.5f * static_cast<float>(mantissa)
+                              : ldexpf(1.f + 0.5f * static_cast<float>(mantissa), static_cast<int>(exponent) - 1);
   return code & 8 ? -magnitude : magnitude;
 }
 
 // One thread unpacks a quarter of a block: 4 bytes read, 16 written. Memory bound: 4.25 + 16 bits a value.
-__global__ void expand_kernel(const std::uint32_t* blocks, const std::uint8_t* scales, uint4* out, std::int64_t quarters) {
+__global__ void expand_kernel(const std::uint32_t* blocks, const std::uint8_t* scales, uint4* out,
+                              std::int64_t quarters) {
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < quarters; i += stride) {
     const std::uint32_t packed = blocks[i];

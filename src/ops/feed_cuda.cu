@@ -40,7 +40,8 @@ void advance_rows(Context& ctx, const DecodeArrays& arrays) {
   a.rows = arrays.positions.shape[0];
   a.max_blocks = arrays.full_tables.shape[1];
   a.block_size = arrays.block_size;
-  launch(ctx, "advance_rows", advance_kernel, {dim3(static_cast<unsigned>(ceil_div(a.rows, 128))), dim3(128), 0, true}, a);
+  launch(ctx, "advance_rows", advance_kernel, {dim3(static_cast<unsigned>(ceil_div(a.rows, 128))), dim3(128), 0, true},
+         a);
 }
 
 }  // namespace gov::ops

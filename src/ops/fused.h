@@ -1,6 +1,7 @@
 #pragma once
 // Coarse ops of the decode step of one sequence: six a layer instead of fourteen. Each one's meaning is the composition
-// of ops of ops.h that its comment names; they differ from it by rounding of F32 sums only. CUDA, compute capability 9.0.
+// of ops of ops.h that its comment names; they differ from it by rounding of F32 sums only. CUDA, compute
+// capability 9.0.
 //
 // All vectors are F32 rows [1, n] on the device, whatever type the activations of large batches have.
 
@@ -40,14 +41,14 @@ void decode_router(Context& ctx, const Tensor& x, const Tensor& norm, float eps,
                    const Tensor& bias, const Tensor& vision_bias, const Tensor& modality, const Tensor& logits,
                    const Tensor& indices, const Tensor& weights, const Tensor& ticket);
 
-// h[k] = swiglu(gate_up(rms_norm(x)) of expert indices[0, k]).  gate_up MXFP4. h I8 [K, 3, I]: the base-256 digits, lowest
-// first, of fixed-point numbers: h is bounded by b = (limit + 1) max(limit, 0.28 / alpha), and stands for itself times
-// 4,194,303 / b.
+// h[k] = swiglu(gate_up(rms_norm(x)) of expert indices[0, k]).  gate_up MXFP4. h I8 [K, 3, I]: the base-256 digits,
+// lowest first, of fixed-point numbers: h is bounded by b = (limit + 1) max(limit, 0.28 / alpha), and stands for itself
+// times 4,194,303 / b.
 void decode_gate_up(Context& ctx, const Tensor& x, const Tensor& norm, float eps, const Tensor& indices,
                     const ExpertProjection& gate_up, float alpha, float limit, const Tensor& h);
 
-// x += sum over k of weights[0, k] * down(h[k]) of expert indices[0, k].  alpha and limit as for decode_gate_up. The call
-// before it in the stream must be decode_gate_up's with the same indices: they are read while that one still runs.
+// x += sum over k of weights[0, k] * down(h[k]) of expert indices[0, k].  alpha and limit as for decode_gate_up. The
+// call before it in the stream must be decode_gate_up's with the same indices: they are read while that one still runs.
 void decode_down(Context& ctx, const Tensor& h, const Tensor& indices, const Tensor& weights,
                  const ExpertProjection& down, float alpha, float limit, const Tensor& x);
 

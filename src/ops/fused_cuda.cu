@@ -10,7 +10,8 @@ namespace {
 
 constexpr int kMostExperts = 8;  // experts of one token
 
-// Shared memory: barriers of the ring and of the vectors, the sums of a batch of tiles by warp, the split vector, the ring.
+// Shared memory: barriers of the ring and of the vectors, the sums of a batch of tiles by warp, the split vector, the
+// ring.
 struct SharedPlan {
   int vector, ring, total;
 };
@@ -42,7 +43,7 @@ __device__ void start_ring(const Ring& ring) {
       barrier_init(ring.full + 8 * i, 1);
       barrier_init(ring.empty + 8 * i, W::kWarps);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    fence_barrier_init();
   }
   __syncthreads();
 }
@@ -63,8 +64,8 @@ __device__ inline std::uint32_t read1(std::uint32_t address) {
   return v;
 }
 
-// Which slot and row a thread finishes. What it needs for that from memory it loads before the weights stream by: a load at
-// the end would be waited for with nothing else to do.
+// Which slot and row a thread finishes. What it needs for that from memory it loads before the weights stream by: a
+// load at the end would be waited for with nothing else to do.
 template <int kRows>
 __device__ inline int slot_of() {
   return threadIdx.x / kRows;
@@ -74,9 +75,9 @@ __device__ inline int row_of() {
   return threadIdx.x % kRows;
 }
 
-// The sums of up to kBatch slots of kRows rows (one or two tiles), [slot][warp][row]. Warps run ahead of each other by as
-// much as the ring allows; they meet once a batch. Calls finish(slot, row of the slot, sum, whether there is such a slot)
-// once a row, neighbouring rows in neighbouring lanes. All consumers call it; afterwards the space is free again.
+// The sums of up to kBatch slots of kRows rows (one or two tiles), [slot][warp][row]. Warps run ahead of each other by
+// as much as the ring allows; they meet once a batch. Calls finish(slot, row of the slot, sum, whether there is such a
+// slot) once a row, neighbouring rows in neighbouring lanes. All consumers call it; afterwards the space is free again.
 template <class W, int kRows>
 __device__ void finish_slots(const float* red, int slots, bool more, auto&& finish) {
   named_barrier(2, W::kWarps * kWarp);
@@ -231,8 +232,8 @@ __global__ void __launch_bounds__((W::kWarps + 1) * kWarp, 2)
   Own own = own_of(a, epilogue, blockIdx.x);
   float* red = reinterpret_cast<float*>(shared + kRedOffset);
   char* vector = shared + vector_offset;
-  const float back = stage_vector<W>(a.x, gains, a.eps, a.k, vector, threadIdx.x, kThreads, kThreads,
-                                     reinterpret_cast<float2*>(red));
+  const float back =
+      stage_vector<W>(a.x, gains, a.eps, a.k, vector, threadIdx.x, kThreads, kThreads, reinterpret_cast<float2*>(red));
   const int g = lane / 4, t = lane % 4;
   const Chunks chunks = chunks_of<W>(a.k);
   const char* column = vector + column_offset<W>(g, a.k) + t * 16;
@@ -317,8 +318,8 @@ __host__ __device__ constexpr int expert_stage_bytes(int k) {
   return (kFragmentRows * code_row_pitch(k / 2) + k / 2 + 127) / 128 * 128;
 }
 
-// Lanes 0..7 copy the rows of the first tile, 8..15 of the second; `experts` and `tiles` are the lane's own. A tile of a
-// negative number is left out.
+// Lanes 0..7 copy the rows of the first tile, 8..15 of the second; `experts` and `tiles` are the lane's own. A tile of
+// a negative number is left out.
 __device__ inline void produce_pair(const ExpertArgs& a, Ring& ring, int expert, int tile, int lane, int pairs,
                                     std::uint64_t policy) {
   const int row_bytes = a.k / 2, pitch = code_row_pitch(row_bytes), which = lane / kTileRows;
@@ -343,18 +344,19 @@ __device__ inline void produce_pair(const ExpertArgs& a, Ring& ring, int expert,
 }
 
 // This warp's share of a stage: first += tile 0 times the vector x, second += tile 1 times the vector y.
-__device__ inline void consume_pair(Ring& ring, float (&first)[4], float (&second)[4], const char* x, const char* y, int k,
-                                    int warp, int lane) {
+__device__ inline void consume_pair(Ring& ring, float (&first)[4], float (&second)[4], const char* x, const char* y,
+                                    int k, int warp, int lane) {
   using W = Mxfp4Weights;
   const int g = lane / 4, t = lane % 4, row_bytes = k / 2, pitch = code_row_pitch(row_bytes), blocks = k / 64;
-  const int column = column_offset<W>(g, k) + t * 8, table = table_offset<W>(k) + t * 16;
+  const int column = column_offset<W>(g, k) + t * 8;
   barrier_wait(ring.full_barrier(), ring.phase);
   const std::uint32_t codes = ring.buffer() + g * pitch + t * 4;
   const std::uint32_t scales = ring.buffer() + kFragmentRows * pitch + g * (k / 32);
   const auto add = [&](float(&sums)[4], int tile, const char* vector, int block) {
-    const std::uint32_t at = codes + tile * kTileRows * pitch + block * 16, scale = scales + tile * (row_bytes / 2) + block;
-    multiply_block(sums, read4(at), read4(at + row_bytes / 2), *reinterpret_cast<const uint2*>(vector + column + block * 32),
-                   *reinterpret_cast<const int4*>(vector + table + block * 64), read1(scale), read1(scale + blocks));
+    const std::uint32_t at = codes + tile * kTileRows * pitch + block * 16,
+                        scale = scales + tile * (row_bytes / 2) + block;
+    multiply_block(sums, read4(at), read4(at + row_bytes / 2),
+                   *reinterpret_cast<const uint2*>(vector + column + block * 32), read1(scale), read1(scale + blocks));
   };
   int block = warp;
   for (; block + 2 * W::kWarps < blocks; block += 3 * W::kWarps) {
@@ -379,8 +381,8 @@ __device__ inline float swiglu_value(float gate, float up, float alpha, float li
   return (up + 1.f) * gate / (1.f + expf(-alpha * gate));
 }
 
-// The experts' inner activations are bounded: |h| <= (limit + 1) * max(limit, 0.28 / alpha). They go from gate_up to down as
-// the digits of fixed-point numbers relative to this bound.
+// The experts' inner activations are bounded: |h| <= (limit + 1) * max(limit, 0.28 / alpha). They go from gate_up to
+// down as the digits of fixed-point numbers relative to this bound.
 __host__ __device__ inline float inner_bound(float alpha, float limit) {
   return (limit + 1.f) * fmaxf(limit, 0.28f / alpha);
 }
@@ -452,9 +454,10 @@ __device__ inline void copy_vectors(const ExpertArgs& a, char* vector, std::uint
   const std::uint64_t policy = evict_first_policy();
   for (int i = lane; i < a.per_token * kParts * 2; i += kWarp) {
     const int choice = i / (2 * kParts), part = i / 2 % kParts, half = i % 2;
-    bulk_copy(shared_address(vector + choice * vector_bytes<W>(a.k) + part * part_pitch<W>(a.k) + half * half_pitch<W>(a.k)),
-              a.digits + (static_cast<std::int64_t>(choice) * kParts + part) * a.k + half * (a.k / 2), a.k / 2, arrived,
-              policy);
+    bulk_copy(
+        shared_address(vector + choice * vector_bytes<W>(a.k) + part * part_pitch<W>(a.k) + half * half_pitch<W>(a.k)),
+        a.digits + (static_cast<std::int64_t>(choice) * kParts + part) * a.k + half * (a.k / 2), a.k / 2, arrived,
+        policy);
   }
 }
 
@@ -504,10 +507,7 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
   const std::uint32_t arrived = shared_address(shared + kVectorBarrier);
   if (warp == 0) copy_vectors(a, vector, arrived, lane);
   barrier_wait(arrived, 0);
-  for (int choice = 0; choice < a.per_token; ++choice)
-    begin_sums(vector + choice * vector_bytes<W>(a.k), a.k, threadIdx.x, W::kWarps * kWarp);
   const float back = 0.5f * inner_bound(a.alpha, a.limit) / kMostDigits;
-  named_barrier(1, W::kWarps * kWarp);
   for (int batch = blockIdx.x; batch < a.tiles; batch += W::kBatch * gridDim.x) {
     if (batch != static_cast<int>(blockIdx.x)) load_own(batch);
     int kept = 0;
@@ -679,9 +679,7 @@ __global__ void quantise_kernel(const bf16_t* weight, std::int8_t* out, float* s
 
 namespace {
 
-[[noreturn]] void refuse(const char* op, const char* why) {
-  fail(ErrorCode::kInvalidArgument, "{}: {}", op, why);
-}
+[[noreturn]] void refuse(const char* op, const char* why) { fail(ErrorCode::kInvalidArgument, "{}: {}", op, why); }
 double bytes_of(const DecodeMatrix& m) {
   return static_cast<double>(m.weight.bytes()) + static_cast<double>(m.scales.data ? m.scales.bytes() : 0);
 }
@@ -764,7 +762,8 @@ void decode_router(Context& ctx, const Tensor& x, const Tensor& norm, float eps,
   a.weights = weights.as<float>();
   a.ticket = static_cast<unsigned*>(ticket.data);
   ctx.begin_op(static_cast<double>(weight.bytes()), 2 * static_cast<double>(weight.elements()));
-  cuda::launch(ctx, "decode_router", cuda::router_kernel, {dim3(static_cast<unsigned>(a.experts)), cuda::kRouterThreads, 0, true}, a);
+  cuda::launch(ctx, "decode_router", cuda::router_kernel,
+               {dim3(static_cast<unsigned>(a.experts)), cuda::kRouterThreads, 0, true}, a);
 }
 
 void decode_gate_up(Context& ctx, const Tensor& x, const Tensor& norm, float eps, const Tensor& indices,
@@ -794,10 +793,8 @@ void decode_down(Context& ctx, const Tensor& h, const Tensor& indices, const Ten
   a.weights = weights.as<float>();
   a.out = x.as<float>();
   const double used = static_cast<double>(a.per_token) / a.experts;
-  ctx.begin_op(used * static_cast<double>(down.blocks.bytes() + down.scales.bytes()),
-               2.0 * a.per_token * a.rows * a.k);
-  const cuda::SharedPlan plan =
-      cuda::shared_plan<W>(a.per_token, a.k, cuda::expert_stage_bytes(a.k));
+  ctx.begin_op(used * static_cast<double>(down.blocks.bytes() + down.scales.bytes()), 2.0 * a.per_token * a.rows * a.k);
+  const cuda::SharedPlan plan = cuda::shared_plan<W>(a.per_token, a.k, cuda::expert_stage_bytes(a.k));
   const auto blocks = static_cast<unsigned>(std::min(cuda::device_of(ctx).multiprocessors, a.tiles));
   cuda::launch(ctx, "decode_down", cuda::down_kernel,
                {dim3(blocks), (W::kWarps + 1) * cuda::kWarp, static_cast<std::size_t>(plan.total), true}, a,

@@ -16,8 +16,8 @@ using namespace cuda;
 constexpr int kThreads = 512;
 constexpr int kLoads = 8;  // 16-byte loads of a thread that are under way together
 
-// Every block walks through the array in steps of the grid; nothing is written unless the sum is one that random data do
-// not have. The aim is the memory's read speed.
+// Every block walks through the array in steps of the grid; nothing is written unless the sum is one that random data
+// do not have. The aim is the memory's read speed.
 __global__ void __launch_bounds__(kThreads) read_kernel(const uint4* in, std::int64_t count, std::uint32_t* sink) {
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads * kLoads;
   std::uint32_t mixed = 0;
@@ -56,7 +56,8 @@ double median_seconds(Context& ctx, int count, Run&& run) {
 }
 
 void check_lt(cublasStatus_t status, const char* what) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail(ErrorCode::kDevice, "cuBLASLt: {}: status {}", what, static_cast<int>(status));
+  if (status != CUBLAS_STATUS_SUCCESS)
+    fail(ErrorCode::kDevice, "cuBLASLt: {}: status {}", what, static_cast<int>(status));
 }
 
 // Handles that end with the measurement.
@@ -85,8 +86,10 @@ double product_gflops(Context& ctx, std::int64_t n) {
   check_lt(cublasLtCreate(&p.handle), "a handle");
   check_lt(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "an operation");
   const cublasOperation_t turned = CUBLAS_OP_T;
-  check_lt(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned), "transposing");
-  check_lt(cublasLtMatrixLayoutCreate(&p.layout, CUDA_R_16BF, static_cast<std::uint64_t>(n), static_cast<std::uint64_t>(n), n),
+  check_lt(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned),
+           "transposing");
+  check_lt(cublasLtMatrixLayoutCreate(&p.layout, CUDA_R_16BF, static_cast<std::uint64_t>(n),
+                                      static_cast<std::uint64_t>(n), n),
            "a layout");
   check_lt(cublasLtMatmulPreferenceCreate(&p.preference), "a preference");
   check_lt(cublasLtMatmulPreferenceSetAttribute(p.preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
@@ -94,16 +97,16 @@ double product_gflops(Context& ctx, std::int64_t n) {
            "a preference");
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
-  check_lt(cublasLtMatmulAlgoGetHeuristic(p.handle, p.operation, p.layout, p.layout, p.layout, p.layout, p.preference, 1,
-                                          &found, &count),
+  check_lt(cublasLtMatmulAlgoGetHeuristic(p.handle, p.operation, p.layout, p.layout, p.layout, p.layout, p.preference,
+                                          1, &found, &count),
            "choosing a kernel");
   if (count == 0) fail(ErrorCode::kDevice, "cuBLASLt: no kernel for a BF16 product of {}", n);
   const float one = 1.f, zero = 0.f;
   const double seconds = median_seconds(ctx, 9, [&] {
-    check_lt(cublasLtMatmul(p.handle, p.operation, &one, base, p.layout, base + bytes, p.layout, &zero, base + 2 * bytes,
-                            p.layout, base + 2 * bytes, p.layout, &found.algo, base + 3 * bytes, kWorkspace,
-                            stream_of(ctx)),
-             "the product");
+    check_lt(
+        cublasLtMatmul(p.handle, p.operation, &one, base, p.layout, base + bytes, p.layout, &zero, base + 2 * bytes,
+                       p.layout, base + 2 * bytes, p.layout, &found.algo, base + 3 * bytes, kWorkspace, stream_of(ctx)),
+        "the product");
   });
   const auto size = static_cast<double>(n);
   return 2 * size * size * size / seconds * 1e-9;
@@ -124,9 +127,8 @@ DeviceLimits measure_cuda_limits(Context& ctx) {
       launch(ctx, "read", read_kernel, how, reinterpret_cast<const uint4*>(base), static_cast<std::int64_t>(bytes / 16),
              reinterpret_cast<std::uint32_t*>(base + 2 * bytes));
     });
-    const double copy = median_seconds(ctx, 9, [&] {
-      copy_bytes(base + bytes, DeviceKind::kCuda, base, DeviceKind::kCuda, bytes, ctx.stream);
-    });
+    const double copy = median_seconds(
+        ctx, 9, [&] { copy_bytes(base + bytes, DeviceKind::kCuda, base, DeviceKind::kCuda, bytes, ctx.stream); });
     limits.read_gbps = static_cast<double>(bytes) / read * 1e-9;
     const PinnedBuffer host(std::min<std::size_t>(bytes, std::size_t{128} << 20), "bandwidth measurement");
     const double sent = median_seconds(ctx, 5, [&] {

@@ -14,8 +14,9 @@ namespace {
 
 constexpr std::int64_t kMostSortedExperts = 8192;  // histograms of the sort in shared memory
 constexpr std::int64_t kMostGemmExperts = 1024;    // tables of the tensor-core kernels in shared memory
-// Rows an expert, on average, from which reading four times the bytes of MXFP4 costs less than widening 4-bit codes.
-constexpr std::int64_t kDenseFromRows = 128;
+// Rows an expert, on average, from which reading four times the bytes of MXFP4 costs no more than widening 4-bit codes
+// (H100, widths of gpt-oss: at 256 rows MXFP4 takes 5 % less, at 1,024 the two are equal).
+constexpr std::int64_t kDenseFromRows = 512;
 constexpr std::int64_t kSmallGeneralRows = 8;  // average up to which the general path takes its 8-row tile
 constexpr int kFewestStages = 3;
 
@@ -115,7 +116,8 @@ void gather(Context& ctx, const MoeShape& m, const Tensor& x, std::int64_t pitch
   constexpr std::int64_t kManyTokens = 512;
   const std::int64_t parts = m.tokens >= kManyTokens ? 1 : m.per_token;
   const dim3 grid(static_cast<unsigned>(m.tokens), static_cast<unsigned>(parts));
-  launch(ctx, "moe", gather_slots<kPermuted>, {grid, dim3(128), kPermuted ? static_cast<std::size_t>(pitch) * 2 : 0, true},
+  launch(ctx, "moe", gather_slots<kPermuted>,
+         {grid, dim3(128), kPermuted ? static_cast<std::size_t>(pitch) * 2 : 0, true},
          static_cast<const bf16_t*>(x.data), static_cast<int>(m.per_token), static_cast<int>(m.hidden),
          static_cast<int>(pitch), r, rows);
 }
@@ -180,17 +182,19 @@ void gemm_projection(Context& ctx, const MoeShape& m, const ExpertProjection& p,
       "moe", CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, rows,
       {2, {extent(pitch), extent(row_count), 1}, extent(pitch), {64, Shape::kBoxRows, 1}}, CU_TENSOR_MAP_SWIZZLE_128B);
   const CUtensorMap weight_map =
-      kMxfp4 ? hopper::tensor_map("moe", CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, p.blocks.data,
-                                  {3, {extent(in / 2), extent(outputs), extent(m.experts)}, extent(in / 2), {64, Shape::kRows, 1}},
-                                  CU_TENSOR_MAP_SWIZZLE_NONE)
-             : hopper::tensor_map("moe", CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, dense_bf16(p).data,
-                                  {3, {extent(in), extent(outputs), extent(m.experts)}, extent(in), {64, Shape::kRows, 1}},
-                                  CU_TENSOR_MAP_SWIZZLE_128B);
+      kMxfp4
+          ? hopper::tensor_map(
+                "moe", CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, p.blocks.data,
+                {3, {extent(in / 2), extent(outputs), extent(m.experts)}, extent(in / 2), {64, Shape::kRows, 1}},
+                CU_TENSOR_MAP_SWIZZLE_NONE)
+          : hopper::tensor_map("moe", CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, dense_bf16(p).data,
+                               {3, {extent(in), extent(outputs), extent(m.experts)}, extent(in), {64, Shape::kRows, 1}},
+                               CU_TENSOR_MAP_SWIZZLE_128B);
   const std::size_t shared =
       gemm_fixed_bytes<Shape>(args.scale_blocks, args.routing.experts) + args.stages * std::size_t{Shape::kStageBytes};
   const unsigned blocks = static_cast<unsigned>(device_of(ctx).multiprocessors / 2 * 2 * Shape::kBlocks);
-  launch(ctx, "moe", expert_gemm<kMxfp4, kColumns, kUp>, {dim3(blocks), dim3(Shape::kThreads), shared, true}, weight_map,
-         row_map, args);
+  launch(ctx, "moe", expert_gemm<kMxfp4, kColumns, kUp>, {dim3(blocks), dim3(Shape::kThreads), shared, true},
+         weight_map, row_map, args);
 }
 
 template <bool kMxfp4, int kColumns>
@@ -215,8 +219,7 @@ void gemm(Context& ctx, const MoeShape& m, const Tensor& x, const Tensor& weight
 
 void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights, const ExpertProjection& gate_up,
          const ExpertProjection& down, float alpha, float limit, const Tensor& out) {
-  const MoeShape m{x.shape[0],          indices.shape[1], gate_up.experts(), x.shape[1], down.in_features(),
-                   indices.elements()};
+  const MoeShape m{x.shape[0], indices.shape[1], gate_up.experts(), x.shape[1], down.in_features(), indices.elements()};
   if (m.pairs == 0 || m.experts == 0 || m.hidden == 0) return;
   if (m.pairs > 0x7fffffff / 2) fail(ErrorCode::kUnsupported, "moe: too many rows for one call: {}", m.pairs);
   const MoePath path = choose_path(ctx, m, x, gate_up, down);

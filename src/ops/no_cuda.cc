@@ -29,6 +29,7 @@ GOV_REFUSE(DeviceSampler::send, (Context&))
 GOV_REFUSE(DeviceSampler::read, (Context&, std::span<SampleResult>))
 #undef GOV_REFUSE
 struct DeviceSampler::State {};
+std::int64_t DeviceSampler::generation() const { return 0; }
 DeviceSampler::DeviceSampler() = default;
 DeviceSampler::~DeviceSampler() = default;
 DeviceSampler::DeviceSampler(DeviceSampler&&) noexcept = default;

@@ -16,12 +16,12 @@ struct alignas(sizeof(T) * kVector) Pack {
   T values[kVector];
 };
 
-// A thread takes kVector neighbouring elements of the first half of a head and their partners in the second. Threads run
-// over the vectors of a head, then heads (queries, keys, values), then rows. Reads each element of qkv once, writes each
-// of q, k and v once: bound by memory.
+// A thread takes kVector neighbouring elements of the first half of a head and their partners in the second. Threads
+// run over the vectors of a head, then heads (queries, keys, values), then rows. Reads each element of qkv once, writes
+// each of q, k and v once: bound by memory.
 template <class In, class Out, class Cache, int kVector>
-__global__ void __launch_bounds__(256)
-    qkv_kernel(const In* __restrict__ qkv, Out* __restrict__ q, Cache* __restrict__ k, Cache* __restrict__ v, QkvArgs a) {
+__global__ void __launch_bounds__(256) qkv_kernel(const In* __restrict__ qkv, Out* __restrict__ q,
+                                                  Cache* __restrict__ k, Cache* __restrict__ v, QkvArgs a) {
   grid_dependency_wait();
   const int per_head = a.half / kVector, all_heads = a.heads + 2 * a.kv_heads;
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

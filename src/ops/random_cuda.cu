@@ -9,7 +9,8 @@ using namespace cuda;
 
 // Philox4x32-10, as base/philox.h.
 __device__ uint4 philox(std::uint64_t key, std::uint64_t counter) {
-  std::uint32_t c0 = static_cast<std::uint32_t>(counter), c1 = static_cast<std::uint32_t>(counter >> 32), c2 = 0, c3 = 0;
+  std::uint32_t c0 = static_cast<std::uint32_t>(counter), c1 = static_cast<std::uint32_t>(counter >> 32), c2 = 0,
+                c3 = 0;
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
@@ -31,7 +32,8 @@ __global__ void normal_kernel(T* out, std::int64_t count, float deviation, std::
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; 2 * i < count; i += stride) {
     const uint4 words = philox(key, static_cast<std::uint64_t>(i));
-    const float u = (static_cast<float>(words.x >> 8) + 1.f) * 0x1p-24f, v = static_cast<float>(words.y >> 8) * 0x1p-24f;
+    const float u = (static_cast<float>(words.x >> 8) + 1.f) * 0x1p-24f,
+                v = static_cast<float>(words.y >> 8) * 0x1p-24f;
     const float radius = deviation * sqrtf(-2.f * logf(u));
     float sine, cosine;
     sincospif(2.f * v, &sine, &cosine);

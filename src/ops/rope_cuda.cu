@@ -9,8 +9,8 @@ constexpr int kThreads = 256;
 dim3 grid_for(std::int64_t threads) { return dim3(static_cast<unsigned>(ceil_div(threads, kThreads))); }
 __device__ std::int64_t global_thread() { return static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; }
 
-// cos, sin [rows, half]; one thread an angle. The angle is the rounded F32 product, its functions are formed in F64: large
-// positions then lose nothing, and there are few of them.
+// cos, sin [rows, half]; one thread an angle. The angle is the rounded F32 product, its functions are formed in F64:
+// large positions then lose nothing, and there are few of them.
 __global__ void __launch_bounds__(kThreads)
     table_kernel(const std::int32_t* __restrict__ positions, const float* __restrict__ inv_freq, float factor,
                  std::int64_t rows, std::int64_t half, float* __restrict__ cos, float* __restrict__ sin) {

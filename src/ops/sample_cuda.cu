@@ -110,7 +110,10 @@ struct DeviceSampler::State {
   bool is_sent = false;
   std::int64_t rows = 0;
   Needs needs;
-  std::size_t bias_at = 0, counts_at = 0, forbidden_at = 0;  // in `parameters`
+  std::int64_t generation = 0;  // of the addresses of `parameters` and `results`
+
+  void send_parameters(Context& ctx, const std::vector<RowParameters>& parameters,
+                       const std::vector<std::byte>& entries);
 };
 
 DeviceSampler::DeviceSampler() = default;
@@ -123,55 +126,57 @@ void DeviceSampler::upload(Context& ctx, std::span<const SampleRow> rows, bool e
   State& s = *state_;
   s.rows = static_cast<std::int64_t>(rows.size());
   s.needs = {everything, everything, everything, everything, everything};
+  if (rows.empty()) return;
+
   std::vector<RowParameters> parameters;
-  std::vector<LogitBias> bias;
-  std::vector<TokenCount> counts;
-  std::vector<std::int32_t> forbidden;
+  std::vector<std::byte> entries;
+  const std::size_t head = rows.size() * sizeof(RowParameters);
+  const auto append = [&](const auto& list) {  // where it begins; multiples of 8 bytes
+    const std::size_t at = entries.size(), bytes = list.size() * sizeof list[0];
+    entries.resize(at + (bytes + 7) / 8 * 8);
+    if (bytes > 0) std::memcpy(entries.data() + at, list.data(), bytes);
+    return static_cast<std::int64_t>(head + at);
+  };
   for (const SampleRow& row : rows) {
     RowParameters p = parameters_of(row);
-    p.bias = static_cast<std::int64_t>(bias.size());
-    p.counts = static_cast<std::int64_t>(counts.size());
-    p.forbidden = static_cast<std::int64_t>(forbidden.size());
-    bias.insert(bias.end(), row.bias.begin(), row.bias.end());
     // Entries of one token stay in their order and become neighbours: one thread adds them.
-    std::stable_sort(bias.begin() + p.bias, bias.end(),
+    std::vector<LogitBias> bias(row.bias.begin(), row.bias.end());
+    std::stable_sort(bias.begin(), bias.end(),
                      [](const LogitBias& a, const LogitBias& b) { return a.token < b.token; });
-    counts.insert(counts.end(), row.counts.begin(), row.counts.end());
-    forbidden.insert(forbidden.end(), row.forbidden.begin(), row.forbidden.end());
-    p.bias_end = static_cast<std::int64_t>(bias.size());
-    p.counts_end = static_cast<std::int64_t>(counts.size());
-    p.forbidden_end = static_cast<std::int64_t>(forbidden.size());
+    p.bias_at = append(bias);
+    p.counts_at = append(row.counts);
+    p.forbidden_at = append(row.forbidden);
+    p.bias = static_cast<std::int64_t>(bias.size());
+    p.counts = static_cast<std::int64_t>(row.counts.size());
+    p.forbidden = static_cast<std::int64_t>(row.forbidden.size());
     s.needs.weigh = s.needs.weigh || !p.greedy || p.top_logprobs >= 0;
     s.needs.list = s.needs.list || p.filtered || p.top_logprobs > 0;
     s.needs.finish = s.needs.finish || p.filtered || p.top_logprobs >= 0;
     s.needs.filter = s.needs.filter || p.filtered;
     parameters.push_back(p);
   }
-  s.needs.adjust = s.needs.adjust || !bias.empty() || !counts.empty() || !forbidden.empty();
-  s.bias_at = parameters.size() * sizeof(RowParameters);
-  s.counts_at = s.bias_at + bias.size() * sizeof(LogitBias);
-  s.forbidden_at = s.counts_at + counts.size() * sizeof(TokenCount);
-  const std::size_t bytes = s.forbidden_at + forbidden.size() * sizeof(std::int32_t);
-  if (bytes == 0) return;
-
-  State::Staging& staging = s.staging[s.turn ^= 1];
-  staging.sent.wait();
-  if (staging.memory.bytes() < bytes) staging.memory = PinnedBuffer(bytes + bytes / 2, "sampling parameters");
-  if (s.parameters.bytes() < bytes) {
-    synchronize(ctx.stream);  // what runs may still read the old ones
-    s.parameters = Buffer(bytes + bytes / 2, DeviceKind::kCuda, "sampling parameters");
-  }
-  const auto put = [&](std::size_t at, const auto& list) {
-    if (!list.empty())
-      std::memcpy(static_cast<char*>(staging.memory.data()) + at, list.data(), list.size() * sizeof list[0]);
-  };
-  put(0, parameters);
-  put(s.bias_at, bias);
-  put(s.counts_at, counts);
-  put(s.forbidden_at, forbidden);
-  copy_bytes(s.parameters.data(), DeviceKind::kCuda, staging.memory.data(), DeviceKind::kCpu, bytes, ctx.stream);
-  staging.sent.record(ctx.stream);
+  s.needs.adjust = s.needs.adjust || !entries.empty();
+  s.send_parameters(ctx, parameters, entries);
 }
+
+void DeviceSampler::State::send_parameters(Context& ctx, const std::vector<RowParameters>& parameters,
+                                           const std::vector<std::byte>& entries) {
+  const std::size_t head = parameters.size() * sizeof(RowParameters), bytes = head + entries.size();
+  Staging& next = staging[turn ^= 1];
+  next.sent.wait();
+  if (next.memory.bytes() < bytes) next.memory = PinnedBuffer(bytes + bytes / 2, "sampling parameters");
+  if (this->parameters.bytes() < bytes) {
+    synchronize(ctx.stream);  // what runs may still read the old ones
+    this->parameters = Buffer(bytes + bytes / 2, DeviceKind::kCuda, "sampling parameters");
+    ++generation;
+  }
+  std::memcpy(next.memory.data(), parameters.data(), head);
+  if (!entries.empty()) std::memcpy(static_cast<std::byte*>(next.memory.data()) + head, entries.data(), entries.size());
+  copy_bytes(this->parameters.data(), DeviceKind::kCuda, next.memory.data(), DeviceKind::kCpu, bytes, ctx.stream);
+  next.sent.record(ctx.stream);
+}
+
+std::int64_t DeviceSampler::generation() const { return state_ ? state_->generation : 0; }
 
 void DeviceSampler::launch(Context& ctx, const Tensor& logits, const Tensor& tokens) {
   ctx.begin_op(static_cast<double>(logits.bytes()), 0);
@@ -186,13 +191,10 @@ void DeviceSampler::start(Context& ctx, const Tensor& logits, const Tensor& toke
   if (s.results.bytes() < bytes) {
     synchronize(ctx.stream);
     s.results = Buffer(bytes, DeviceKind::kCuda, "sampling results");
+    ++s.generation;
   }
   Call c = begin_call(ctx, logits);
-  const char* const parameters = static_cast<const char*>(s.parameters.data());
-  c.rows = reinterpret_cast<const RowParameters*>(parameters);
-  c.bias = reinterpret_cast<const LogitBias*>(parameters + s.bias_at);
-  c.counts = reinterpret_cast<const TokenCount*>(parameters + s.counts_at);
-  c.forbidden = reinterpret_cast<const std::int32_t*>(parameters + s.forbidden_at);
+  c.rows = static_cast<const RowParameters*>(s.parameters.data());
   c.results = static_cast<SampleResult*>(s.results.data());
   c.tokens = tokens ? tokens.as<std::int32_t>() : nullptr;
   c.listed = std::min(c.vocabulary, kListed);

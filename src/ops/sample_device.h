@@ -8,9 +8,9 @@
 //   ...
 //   sampler.read(ctx, results);            // waits
 //
-// upload() and read() belong outside of a CUDA graph, launch() may be captured: on replay it reads what was uploaded
-// last. A captured launch fits other rows if there are as many and they need no kernel that was left out: see
-// `everything`.
+// upload() and read() belong outside of a CUDA graph. launch() may be captured, once the workspace has its size and is
+// compact (tensor/context.h): on replay it reads what was uploaded last. A captured launch fits other rows if there are
+// as many, if generation() is the same, and if they need no kernel that was left out: see `everything`.
 
 #include <memory>
 #include <span>
@@ -33,6 +33,8 @@ class DeviceSampler {
   // Copies what the rows ask for to the device; the spans may go when it returns. Waits only until the upload before
   // the one before has arrived. `everything`: launch() starts all kernels, whatever these rows need.
   void upload(Context& ctx, std::span<const SampleRow> rows, bool everything = false);
+  // Changes when a launch captured before holds addresses that are gone.
+  std::int64_t generation() const;
   // Draws for the rows uploaded last, as ops::sample() does. logits F32 [R, V], used as scratch; tokens I32 [R] or
   // empty; a row without a finite logit gets -1.
   void launch(Context& ctx, const Tensor& logits, const Tensor& tokens);

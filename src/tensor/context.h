@@ -64,8 +64,8 @@ struct Context {
   std::shared_ptr<void> library_state;  // CUDA: handles and counters that the ops keep between calls
   Counters counters;
   const std::atomic<bool>* cancel = nullptr;  // when it becomes true the next op throws Error kCancelled
-  // Called with named intermediate results (hidden.N, router_logits.N, ...), in host memory and F32 or integers, whatever
-  // the device and the type of the activations; empty in normal runs.
+  // Called with named intermediate results (hidden.N, router_logits.N, ...), in host memory and F32 or integers,
+  // whatever the device and the type of the activations; empty in normal runs.
   std::function<void(std::string_view name, const Tensor& value)> trace;
 
   bool on_cuda() const { return device == DeviceKind::kCuda; }

@@ -94,7 +94,8 @@ class Event {
   void* handle_ = nullptr;
 };
 
-// Work that was recorded instead of done, to be done by one call. It holds the addresses it was recorded with. Move-only.
+// Work that was recorded instead of done, to be done by one call. It holds the addresses it was recorded with.
+// Move-only.
 class Graph {
  public:
   Graph() = default;
@@ -113,15 +114,15 @@ class Graph {
   void* handle_ = nullptr;
 };
 
-// One copy of upload(): `read` fills host memory with bytes [offset, offset + out.size()) of the source; several threads
-// call it at once.
+// One copy of upload(): `read` fills host memory with bytes [offset, offset + out.size()) of the source; several
+// threads call it at once.
 struct UploadJob {
   std::function<void(std::uint64_t offset, std::span<std::byte> out)> read;
   void* to = nullptr;  // on the device
   std::uint64_t bytes = 0;
 };
-// Fills device memory from sources in host memory or files: the threads of the pool read pieces into page-locked buffers
-// of their own, two each, while earlier pieces are on their way to the device. Returns when everything has arrived.
+// Fills device memory from sources in host memory or files: threads of the pool read pieces into page-locked buffers of
+// their own, two each, while earlier pieces are on their way to the device. Returns when everything has arrived.
 // `progress` is called with the bytes done so far, by one thread.
 void upload(std::span<const UploadJob> jobs, int ordinal, ThreadPool& pool,
             const std::function<void(std::uint64_t done)>& progress = {});

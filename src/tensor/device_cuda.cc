@@ -148,9 +148,9 @@ void Event::wait() const {
 double Event::seconds_since(const Event& earlier) const {
   float milliseconds = 0;
   wait();
-  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.handle_),
-                             static_cast<cudaEvent_t>(handle_)),
-        "the time between two events");
+  check(
+      cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier.handle_), static_cast<cudaEvent_t>(handle_)),
+      "the time between two events");
   return static_cast<double>(milliseconds) * 1e-3;
 }
 

@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "tensor/device.h"
 #include "tests/cli/run_program.h"
 
 namespace gov::test {
@@ -224,10 +225,11 @@ TEST(Generate, RefusalsAreStatus1AndOneLine) {
       {{"-f", folder / "long.txt", "--context", "256"}, "256"},
       {{"-p", "x", "--context", "16777216"}, ""},
       {{"-p", "x", "--memory-limit", "1MiB"}, ""},
-      {{"-p", "x", "--device", "cuda"}, "built without CUDA"},
-      {{"-p", "x", "--device", "cuda:1"}, "built without CUDA"},
+      {{"-p", "x", "--device", "cuda:99"}, built_with_cuda() ? "no CUDA device 99" : "built without CUDA"},
+      {{"-p", "x", "--device", "cuda:x"}, "--device"},
       {{"-p", "x", "--device", "tpu"}, "--device"},
-      {{"-p", "x", "--dtype", "bf16"}, "bf16"},
+      {{"-p", "x", "--dtype", "bf16", "--device", "cpu"}, "bf16"},
+      {{"-p", "x", "--kv-dtype", "fp8", "--device", "cpu"}, "fp8"},
       {{"-p", "x", "--temperature", "-1"}, "temperature"},
       {{"-p", "x", "--temperature", "nan"}, "temperature"},
       {{"-p", "x", "--top-p", "0"}, "top_p"},

@@ -260,8 +260,8 @@ TEST(Bench, LimitsAndTable) {
   ASSERT_EQ(limits.status, 0) << limits.err;
   EXPECT_GT(Json(limits.out).number("/read_gbps"), 0.0);
   EXPECT_GT(Json(limits.out).number("/fma_gflops"), 0.0);
-  const Ran table =
-      run({"bench", "--prompt", "16", "--generate", "2", "--images", "0", "--repeat", "1", "--isa", "baseline"});
+  const Ran table = run({"bench", "--prompt", "16", "--generate", "2", "--images", "0", "--repeat", "1", "--isa",
+                         "baseline", "--device", "cpu"});
   EXPECT_EQ(table.status, 0) << table.err;
   EXPECT_NE(table.out.find("decode"), std::string::npos);
   EXPECT_NE(table.out.find("percent"), std::string::npos);
@@ -272,7 +272,7 @@ TEST(Bench, RefusesWhatDoesNotFit) {
        std::vector<std::vector<std::string>>{{"--synthetic", "gpt_oss_120b", "--memory-limit", "1GiB"},
                                              {"--synthetic", "nothing"},
                                              {"--model", "/nowhere"},
-                                             {"--device", "cuda"}}) {
+                                             {"--device", "cuda:99"}}) {
     std::vector<std::string> arguments = {"bench"};
     arguments.insert(arguments.end(), rest.begin(), rest.end());
     const Ran ran = run(arguments);

@@ -1,6 +1,6 @@
 // One model, many ways to run the same rows: all at once, one by one, in chunks, beside other sequences, with any block
-// size, thread count and cache type: bit for bit the same logits, across window borders and image borders. On a GPU, which
-// picks its kernels by the number of rows, the same up to rounding, and the same bits for the same call.
+// size, thread count and cache type: bit for bit the same logits, across window borders and image borders. On a GPU,
+// which picks its kernels by the number of rows, the same up to rounding, and the same bits for the same call.
 
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@
 namespace gov {
 namespace {
 
-Config small(bool vision) {
+Config small(bool vision, double initializer_range = 0.2) {
   Config c;
   c.model_type = vision ? "gpt_oss_vision" : "gpt_oss";
   c.vocab_size = 101;
@@ -33,7 +33,7 @@ Config small(bool vision) {
   c.rope.yarn = true;
   c.eos_token_ids = {0};
   c.mxfp4_experts = true;
-  c.initializer_range = 0.2;
+  c.initializer_range = initializer_range;
   c.use_vision = vision;
   c.use_nope = vision;
   c.vision.image_size = 20;
@@ -129,8 +129,7 @@ std::vector<std::vector<float>> run(const Model& model, const std::vector<std::v
         const std::int64_t slot =
             table[r / static_cast<std::size_t>(way.block_size)] * way.block_size + at % way.block_size;
         const Row& row = sequences[s][r];
-        builder.add_row(row.token, static_cast<std::int32_t>(r), slot, slot,
-                        {images.place(row.image), 0});
+        builder.add_row(row.token, static_cast<std::int32_t>(r), slot, slot, {images.place(row.image), 0});
         builder.want_logits();
         owners.push_back(s);
       }
@@ -188,8 +187,10 @@ double relative_distance(const std::vector<float>& a, const std::vector<float>& 
 TEST_P(Consistency, EveryWayAgreesOnTheDevice) {
   GOV_NEEDS_TEST_DEVICE();
   ThreadPool pool(1);
-  const Model host = random_model(small(GetParam()), 3, pool);
-  const Model model = to_device(random_model(small(GetParam()), 3, pool), {test::test_ordinal(), false, {}}, pool);
+  // Smaller weights than above: these amplify rounding a hundredfold and have a router with a tie within that.
+  const Config config = small(GetParam(), 0.05);
+  const Model host = random_model(config, 3, pool);
+  const Model model = to_device(random_model(config, 3, pool), {test::test_ordinal(), false, {}}, pool);
   const auto a = random_rows(model.config, 300, 1), b = random_rows(model.config, 170, 2),
              d = random_rows(model.config, 3, 3);
   const auto whole = run(model, {a}, {{300}});
@@ -204,8 +205,8 @@ TEST_P(Consistency, EveryWayAgreesOnTheDevice) {
   EXPECT_EQ(run(model, {b, a, d}, {{53}}), together);
 }
 
-// Greedy tokens of three sequences of different lengths, from decode steps that run directly, are recorded and replayed,
-// beside forward() on the same rows.
+// Greedy tokens of three sequences of different lengths, from decode steps that run directly, are recorded and
+// replayed, beside forward() on the same rows.
 TEST_P(Consistency, DecodeStepsFromGraphsEqualForward) {
   GOV_NEEDS_TEST_DEVICE();
   constexpr std::int64_t kSequences = 3, kSteps = 150, kBlocks = 4, kBlock = 64;
@@ -226,7 +227,8 @@ TEST_P(Consistency, DecodeStepsFromGraphsEqualForward) {
     for (std::int64_t step = 0; step < kSteps; ++step) {
       std::vector<DecodeRow> rows;
       for (std::size_t s = 0; s < kSequences; ++s) {
-        const std::int64_t position = step, slot = tables[s][static_cast<std::size_t>(position / kBlock)] * kBlock + position % kBlock;
+        const std::int64_t position = step,
+                           slot = tables[s][static_cast<std::size_t>(position / kBlock)] * kBlock + position % kBlock;
         rows.push_back({tokens[s], static_cast<std::int32_t>(position), slot, slot, tables[s], tables[s]});
       }
       if (!feed || step == 0) runner.set(ctx, rows);

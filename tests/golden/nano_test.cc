@@ -11,10 +11,10 @@
 
 #include "engine/engine.h"
 #include "engine/model_package.h"
-#include "model/device_weights.h"
-#include "tests/test_device.h"
 #include "image/image.h"
 #include "io/safetensors.h"
+#include "model/device_weights.h"
+#include "tests/test_device.h"
 
 namespace gov {
 namespace {

@@ -12,6 +12,20 @@ Doubles flatten(const std::vector<Doubles>& parts) {
   return all;
 }
 
+// x in F8E4M3, rounded to nearest even; |x| <= 448.
+std::uint8_t to_f8(double x) {
+  const double size = std::fabs(x);
+  const int exponent = size >= 0x1p-6 ? std::ilogb(size) : -6;
+  const int steps = static_cast<int>(std::nearbyint(std::ldexp(size, 3 - exponent)));  // 8 to 16, less if subnormal
+  return static_cast<std::uint8_t>((std::signbit(x) ? 0x80 : 0) | (steps + (exponent + 6) * 8));
+}
+
+double from_f8(std::uint8_t code) {
+  const int mantissa = code % 8, exponent = code / 8 % 16;
+  const double size = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  return code >= 0x80 ? -size : size;
+}
+
 }  // namespace
 
 AttentionSetup::AttentionSetup(Memory& memory, const AttentionProblem& problem) : memory_(memory), problem_(problem) {
@@ -28,6 +42,9 @@ AttentionSetup::AttentionSetup(Memory& memory, const AttentionProblem& problem) 
   for (const std::int32_t keys : p.keys) {  // rounded to bf16, so that both cache types hold them exactly
     k_.push_back(values(memory.normal(DType::kBF16, {keys, p.kv_heads, p.dim})));
     v_.push_back(values(memory.normal(DType::kBF16, {keys, p.kv_heads, p.dim})));
+    if (p.cache != DType::kF8E4M3) continue;
+    for (Doubles* const rows : {&k_.back(), &v_.back()})
+      for (double& x : *rows) x = from_f8(to_f8(x));
   }
   if (p.contiguous) {
     args.k = memory.floats(flatten(k_), {cu.back(), p.kv_heads, p.dim}, p.act);
@@ -71,6 +88,7 @@ void AttentionSetup::fill_cache(const std::vector<Doubles>& rows, const Tensor& 
       const std::int64_t at = ((block * p.kv_heads + head) * p.block_size + key % p.block_size) * p.dim + d;
       const float x = static_cast<float>(rows[s][std::size_t(i)]);
       if (cache.dtype == DType::kBF16) cache.as<bf16>()[at] = to_bf16(x);
+      else if (cache.dtype == DType::kF8E4M3) cache.as<std::uint8_t>()[at] = to_f8(static_cast<double>(x));
       else cache.as<float>()[at] = x;
     }
   }

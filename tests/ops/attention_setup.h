@@ -9,7 +9,7 @@ namespace gov::test {
 struct AttentionProblem {
   std::vector<std::int32_t> rows, keys;  // per sequence
   std::int64_t heads = 4, kv_heads = 2, dim = 64;
-  DType cache = DType::kF32;
+  DType cache = DType::kF32;  // F8E4M3 on CUDA
   std::int64_t block_size = 16;
   bool contiguous = false;  // then rows == keys
   bool causal = true, sinks = true;

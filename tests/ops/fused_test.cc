@@ -42,14 +42,14 @@ class Fused : public testing::TestWithParam<Sizes> {
     if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU";
     gpu = std::make_unique<Gpu>();
     const Sizes& s = GetParam();
-    if (!ops::decode_supported(gpu->ctx,
-                               {s.hidden, s.heads, s.kv_heads, s.dim, s.inner, s.experts, s.chosen}))
+    if (!ops::decode_supported(gpu->ctx, {s.hidden, s.heads, s.kv_heads, s.dim, s.inner, s.experts, s.chosen}))
       GTEST_SKIP() << "the fused kernels need compute capability 9.0";
   }
   ops::ExpertProjection projection(std::int64_t out, std::int64_t in) {
     const Sizes& s = GetParam();
     ops::ExpertProjection p;
-    std::vector<std::uint8_t> blocks(std::size_t(s.experts * out * in / 2)), scales(std::size_t(s.experts * out * in / 32));
+    std::vector<std::uint8_t> blocks(std::size_t(s.experts * out * in / 2)),
+        scales(std::size_t(s.experts * out * in / 32));
     for (auto& b : blocks) b = std::uint8_t(memory.random.below(256));
     for (auto& b : scales) b = std::uint8_t(117 + memory.random.below(8));
     p.blocks = memory.bytes(blocks, {s.experts, out, in / 32, 16});
@@ -124,7 +124,8 @@ TEST_P(Fused, OutAddsToTheResidual) {
   const Sizes& s = GetParam();
   const std::int64_t in = s.heads * s.dim;
   const Tensor attended = memory.normal(DType::kF32, {1, in}), x = memory.normal(DType::kF32, {1, s.hidden}, 3);
-  const Tensor weight = memory.normal(DType::kBF16, {s.hidden, in}, 0.05), bias = memory.normal(DType::kBF16, {s.hidden});
+  const Tensor weight = memory.normal(DType::kBF16, {s.hidden, in}, 0.05),
+               bias = memory.normal(DType::kBF16, {s.hidden});
   const Tensor dx = gpu->up(x);
   ops::decode_out(gpu->ctx, gpu->up(attended), {gpu->up(weight), {}, gpu->up(bias)}, dx);
   ops::linear(cpu.ctx, attended, weight, bias, x, /*accumulate=*/true);
@@ -215,7 +216,9 @@ TEST_P(Fused, ExpertsOfOneToken) {
   const ops::ExpertProjection dgate_up = up(gate_up), ddown = up(down);
   Doubles first;
   for (int run = 0; run < 2; ++run) {
-    if (run == 1) copy_bytes(dx.data, DeviceKind::kCuda, memory.floats(before, x.shape).data, DeviceKind::kCpu, x.bytes(), gpu->ctx.stream);
+    if (run == 1)
+      copy_bytes(dx.data, DeviceKind::kCuda, memory.floats(before, x.shape).data, DeviceKind::kCpu, x.bytes(),
+                 gpu->ctx.stream);
     ops::decode_gate_up(gpu->ctx, dx, gpu->up(gain), 1e-5f, dindices, dgate_up, 1.702f, 7.f, dh);
     ops::decode_down(gpu->ctx, dh, dindices, dweights, ddown, 1.702f, 7.f, dx);
     const Tensor got = memory.make(DType::kF32, x.shape);

@@ -138,7 +138,9 @@ void PrintTo(const OpCase& op, std::ostream* out);
 std::vector<OpCase> linear_cases();
 std::vector<OpCase> row_cases();
 std::vector<OpCase> attention_cases();
+std::vector<OpCase> attention_cuda_cases();
 std::vector<OpCase> expert_cases();
+std::vector<OpCase> moe_cuda_cases();
 
 std::vector<CpuIsa> available_isas();
 

@@ -87,8 +87,9 @@ Doubles linear_cancellation(Context& ctx) {
 }
 
 Doubles patch_embed_case(Context& ctx, DType dtype, DType act, std::int64_t height, std::int64_t width,
-                         std::int64_t patch, std::int64_t outputs = 10) {
+                         std::int64_t patch, std::int64_t outputs = 10, bool aligned = false) {
   Memory memory(7);
+  memory.aligned = aligned;
   const Tensor pixels = memory.normal(DType::kF32, {2, 3, height, width}),
                weight = memory.normal(dtype, {outputs, 3, patch, patch});
   const Tensor bias = memory.normal(dtype, {outputs}),
@@ -150,8 +151,11 @@ std::vector<OpCase> linear_cases() {
                      [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 56, 56, 14); }, act == kBF16});
     cases.push_back({act == kF32 ? "patch_embed_224" : "patch_embed_224_to_bf16",
                      [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 224, 224, 14, 128); }, true});
-    cases.push_back({act == kF32 ? "patch_embed_16" : "patch_embed_16_to_bf16",
-                     [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 96, 96, 16, 128); }, true});
+    for (const bool aligned : {true, false}) {
+      cases.push_back({fmt::format("patch_embed_16{}{}", act == kF32 ? "" : "_to_bf16", aligned ? "_aligned" : ""),
+                       [=](Context& ctx) { return patch_embed_case(ctx, kBF16, act, 96, 96, 16, 128, aligned); },
+                       true});
+    }
   }
   return cases;
 }

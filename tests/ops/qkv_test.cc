@@ -57,7 +57,8 @@ Result composed(Context& cpu, const Problem& p) {
     Doubles part;
     const std::int64_t width = (p.heads + 2 * p.kv_heads) * p.dim;
     for (std::int64_t r = 0; r < p.rows; ++r)
-      part.insert(part.end(), rows.begin() + r * width + begin * p.dim, rows.begin() + r * width + (begin + heads) * p.dim);
+      part.insert(part.end(), rows.begin() + r * width + begin * p.dim,
+                  rows.begin() + r * width + (begin + heads) * p.dim);
     return memory.floats(part, {p.rows, heads, p.dim});
   };
   const Tensor q = columns(0, p.heads), k = columns(p.heads, p.kv_heads), v = columns(p.heads + p.kv_heads, p.kv_heads);
@@ -99,11 +100,12 @@ TEST(QkvRopeAppend, IsItsCompositionOnAGpu) {
   if (const std::string reason = no_cuda_reason(); !reason.empty()) GTEST_SKIP() << reason;
   TestContext cpu(CpuIsa::kBaseline, 2);
   for (const Problem& p : problems(true)) {
-    SCOPED_TRACE(fmt::format("{} rows, {}/{} heads of {}, {} in {}", p.rows, p.heads, p.kv_heads, p.dim, dtype_name(p.in),
-                             dtype_name(p.cache)));
+    SCOPED_TRACE(fmt::format("{} rows, {}/{} heads of {}, {} in {}", p.rows, p.heads, p.kv_heads, p.dim,
+                             dtype_name(p.in), dtype_name(p.cache)));
     const Result got = packed(cuda_context(), p), want = composed(cpu.ctx, p);
     // Products may be fused with sums; then one rounding to the type.
-    const double eps = 4 * 0x1p-24, out = p.out == DType::kBF16 ? 0x1p-8 : eps, cache = p.cache == DType::kBF16 ? 0x1p-8 : eps;
+    const double eps = 4 * 0x1p-24, out = p.out == DType::kBF16 ? 0x1p-8 : eps,
+                 cache = p.cache == DType::kBF16 ? 0x1p-8 : eps;
     const auto near = [](const Doubles& a, const Doubles& b, double relative) {
       ASSERT_EQ(a.size(), b.size());
       for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], relative * (std::abs(b[i]) + 8)) << i;

@@ -148,16 +148,29 @@ TEST_F(SampleDevice, LaunchesCanBeReplayed) {
   };
   ops::DeviceSampler sampler;
   Graph graph;
+  std::int64_t generation = 0;
   for (std::size_t i = 0; i + 1 < rows.size(); i += 5) {
-    const std::vector<SampleRow> pair = {rows[i], rows[i + 1]};
+    std::vector<SampleRow> pair = {rows[i], rows[i + 1]};
+    const auto best = std::max_element(host.as<float>(), host.as<float>() + vocabulary) - host.as<float>();
+    const std::vector<ops::LogitBias> bias(i % 3, {std::int32_t(best), 2.f});
+    const std::vector<std::int32_t> forbidden(1 + i % 2, std::int32_t(best));
+    (i % 2 == 0 ? pair[0] : pair[1]).forbidden = forbidden;
+    (i % 2 == 0 ? pair[1] : pair[0]).bias = bias;
     std::vector<SampleResult> want(2), got(2);
     call(ctx, ops::sample, host, pair, want);
+    fill_logits(host, 7);  // it was scratch
     sampler.upload(ctx, pair, true);
-    if (!graph) {
-      refill();
-      sampler.launch(ctx, device_logits, device_tokens);
+    if (!graph || generation != sampler.generation()) {
+      // Eagerly until the workspace stays where it is.
+      for (std::int64_t moved = -1; moved != ctx.workspace.generation();) {
+        moved = ctx.workspace.generation();
+        refill();
+        sampler.launch(ctx, device_logits, device_tokens);
+      }
       synchronize(ctx.stream);
+      ctx.workspace.compact();
       graph = Graph::capture(ctx.stream, [&] { sampler.launch(ctx, device_logits, device_tokens); });
+      generation = sampler.generation();
     }
     refill();
     graph.launch(ctx.stream);

@@ -1,8 +1,8 @@
 #pragma once
 // Attention on CUDA: the arguments as kernels see them, what all its kernels share, and the kernels' host entries.
 //
-// Query vectors of a (sequence, kv head) are numbered row by row, the heads of the group within a row: the group's heads
-// share every key and value that is read. A tile is a run of such vectors.
+// Query vectors of a (sequence, kv head) are numbered row by row, the heads of the group within a row: the group's
+// heads share every key and value that is read. A tile is a run of such vectors.
 
 #include "ops/cuda/vectors.cuh"
 
@@ -57,8 +57,8 @@ __device__ inline std::int64_t key_row(const Attention& a, int sequence, int fir
   return (static_cast<std::int64_t>(block) * a.kv_heads + kv_head) * a.block_size + place;
 }
 
-// Where each sequence's tiles begin, `times` / `per_tile` tiles a row: no sum over the sequences before is needed if each
-// is allowed one tile too many, which is empty.
+// Where each sequence's tiles begin, `times` / `per_tile` tiles a row: no sum over the sequences before is needed if
+// each is allowed one tile too many, which is empty.
 struct TileMap {
   int times, per_tile;
   __host__ __device__ std::int64_t start(int row, int sequence) const {

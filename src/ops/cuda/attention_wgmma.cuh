@@ -7,8 +7,9 @@ namespace gov::ops::cuda::hopper {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// An operand in shared memory in rows of 128 bytes, swizzled by 128, eight rows a kilobyte. Where the rows are along the
-// product's inner dimension (values), 16 further are + 128; where they are not (queries, keys), 16 elements are + 2.
+// An operand in shared memory in rows of 128 bytes, swizzled by 128, eight rows a kilobyte. Where the rows are along
+// the product's inner dimension (values), 16 further are + 128; where they are not (queries, keys), 16 elements are
+// + 2.
 __device__ inline std::uint64_t swizzled_operand(std::uint32_t address) {
   return static_cast<std::uint64_t>((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }

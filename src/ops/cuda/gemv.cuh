@@ -2,18 +2,19 @@
 // Matrix times one vector at the speed of memory: the decode step of a single sequence.
 //
 // A block streams tiles of 8 weight rows through a ring in shared memory: one warp fills it with bulk copies
-// (cp.async.bulk), the others multiply with mma.m16n8k16. Its 16 weight rows are the two halves of eight rows, its columns
-// the parts of the vector's two halves: small tiles spread evenly over the multiprocessors. Nothing that the kernel before
-// writes is needed to fill the ring, so with programmatic dependent launch it is full before that kernel ends, and memory
-// hardly idles between kernels: that decides the speed (a layer's stages take 6 to 12 us each).
+// (cp.async.bulk), the others multiply with mma.m16n8k16. Its 16 weight rows are the two halves of eight rows, its
+// columns the parts of the vector's two halves: small tiles spread evenly over the multiprocessors. Nothing that the
+// kernel before writes is needed to fill the ring, so with programmatic dependent launch it is full before that kernel
+// ends, and memory hardly idles between kernels: that decides the speed (a layer's stages take 6 to 12 us each).
 //
 // Exactness: the vector is split into three columns. With bf16 weights they are bf16 parts whose sum is the F32 value;
 // products are exact and sums F32. With int8 and MXFP4 weights they are the base-256 digits of a fixed-point number
-// relative to the largest element (23 bits with the sign), and sums are integers (of a block of 32 with MXFP4, F32 beyond). The k index is
-// permuted alike in both operands, so that what a lane reads from a row in one piece is its fragment.
+// relative to the largest element (23 bits with the sign), and sums are integers (of a block of 32 with MXFP4, F32
+// beyond). The k index is permuted alike in both operands, so that what a lane reads from a row in one piece is its
+// fragment.
 //
-// Limit: bytes of the weights / memory bandwidth. Integer instructions, of which a multiprocessor does 64 a clock: none a
-// weight (bf16, int8), 1.2 (MXFP4).
+// Limit: bytes of the weights / memory bandwidth. Integer instructions, of which a multiprocessor does 64 a clock: none
+// a weight (bf16, int8), 1.2 (MXFP4).
 
 #include "ops/cuda/support.cuh"
 
@@ -21,11 +22,12 @@ namespace gov::ops::cuda {
 
 constexpr int kTileRows = 8, kFragmentRows = 16;
 
-// --- mbarriers and bulk copies (sm_90) ---------------------------------------------------------------------------
+// --- mbarriers and bulk copies (sm_90; decode_supported() keeps other GPUs away) ------------------------------------
 
 __device__ inline std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 __device__ inline void barrier_init(std::uint32_t barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
 }
@@ -55,11 +57,21 @@ __device__ inline std::uint64_t evict_first_policy() {
 __device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier,
                                  std::uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-          to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(to),
       "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
+__device__ inline void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+#else
+__device__ inline void barrier_init(std::uint32_t, int) { __trap(); }
+__device__ inline void barrier_expect(std::uint32_t, std::uint32_t) { __trap(); }
+__device__ inline void barrier_arrive(std::uint32_t) { __trap(); }
+__device__ inline void barrier_wait(std::uint32_t, std::uint32_t) { __trap(); }
+__device__ inline std::uint64_t evict_first_policy() { return 0; }
+__device__ inline void bulk_copy(std::uint32_t, const void*, std::uint32_t, std::uint32_t, std::uint64_t) { __trap(); }
+__device__ inline void fence_barrier_init() {}
+#endif
 // A barrier among `threads` threads of the block, other than __syncthreads' own.
 __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -103,8 +115,8 @@ struct Mxfp4Weights {
 
 // --- the vector --------------------------------------------------------------------------------------------------
 
-// Where the vector's parts are in shared memory: part after part, each as two halves, in order. Halves and parts begin so
-// many bytes from the start of a 128-byte line that the reads of neighbouring columns fall into all banks.
+// Where the vector's parts are in shared memory: part after part, each as two halves, in order. Halves and parts begin
+// so many bytes from the start of a 128-byte line that the reads of neighbouring columns fall into all banks.
 __host__ __device__ constexpr int skewed(int bytes, int skew) { return (bytes - skew + 127) / 128 * 128 + skew; }
 template <class W>
 __host__ __device__ constexpr int half_pitch(int k) {
@@ -114,14 +126,8 @@ template <class W>
 __host__ __device__ constexpr int part_pitch(int k) {
   return skewed(2 * half_pitch<W>(k), W::kSkewPart);
 }
-// With MXFP4 a table follows: what the sums of each block begin with.
 template <class W>
 __host__ __device__ constexpr int vector_bytes(int k) {
-  constexpr bool kTable = std::is_same_v<W, Mxfp4Weights>;
-  return (kParts * part_pitch<W>(k) + 127) / 128 * 128 + (kTable ? k / 64 * 64 : 0);
-}
-template <class W>
-__device__ inline int table_offset(int k) {
   return (kParts * part_pitch<W>(k) + 127) / 128 * 128;
 }
 
@@ -133,9 +139,9 @@ __device__ inline int column_offset(int g, int k_size) {
   return column % kParts * part_pitch<W>(k_size) + column / kParts * half_pitch<W>(k_size);
 }
 
-// MXFP4 codes are looked up as 12 + 2 value, unsigned; a sum begins with minus 12 times the digits of its block, on top
-// of the bits of 1.5 * 2^23: seen as a float it is 1.5 * 2^23 + sum.
-constexpr int kCodeBias = 12, kMagicBits = 0x4B400000;
+// Adding kMagic = 1.5 * 2^23 rounds a float to an integer; an integer sum that begins with its bits is, seen as a
+// float, kMagic + sum.
+constexpr int kMagicBits = 0x4B400000;
 constexpr float kMagic = 12582912.f;
 constexpr float kMostDigits = 4194303.f;  // the largest fixed-point number: rounding by adding kMagic reaches so far
 
@@ -160,12 +166,7 @@ __device__ inline void store8(Bf16Weights, char* vector, int k_size, int k, floa
 __device__ inline std::uint32_t low_bytes(int a, int b, int c, int d) {
   return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
-// Column c of a block: lanes t = c / 2 begin with it in both of their rows. Columns 6 and 7 are never read.
-__device__ inline void begin_sum(char* vector, int k_size, int column, int block, int digit_sum) {
-  int* entry = reinterpret_cast<int*>(vector + table_offset<Mxfp4Weights>(k_size)) + block * 16 + column / 2 * 4 + column % 2;
-  entry[0] = entry[2] = kMagicBits - kCodeBias * digit_sum;
-}
-// ... as three digits, of x * inverse. All lanes of a warp call it with consecutive eights; those of k < 0 only take part.
+// ... as three digits, of x * inverse.
 template <class W>
 __device__ inline void store8(W, char* vector, int k_size, int k, float (&x)[8], float inverse) {
   int q[8];
@@ -178,29 +179,7 @@ __device__ inline void store8(W, char* vector, int k_size, int k, float (&x)[8],
     const uint2 out{low_bytes(q[0], q[1], q[2], q[3]), low_bytes(q[4], q[5], q[6], q[7])};
 #pragma unroll
     for (int i = 0; i < 8; ++i) q[i] = (q[i] + 128) >> 8;
-    if (k >= 0) *reinterpret_cast<uint2*>(to + p * part_pitch<W>(k_size)) = out;
-    if constexpr (std::is_same_v<W, Mxfp4Weights>) {
-      int sum = __dp4a(static_cast<int>(out.x), 0x01010101, __dp4a(static_cast<int>(out.y), 0x01010101, 0));
-      sum += __shfl_xor_sync(kAllLanes, sum, 1);  // four eights are a block
-      sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      if (k >= 0 && k % 32 == 0) begin_sum(vector, k_size, half * kParts + p, inner / 32, sum);
-    }
-  }
-}
-// What the sums of all blocks begin with, from the digits in shared memory, by `threads` threads (whole warps).
-__device__ inline void begin_sums(char* vector, int k_size, int rank, int threads) {
-  using W = Mxfp4Weights;
-  const int pieces = k_size / 16, half_pieces = k_size / 32;  // of 16 digits: two make a block
-  const int all = kParts * pieces, rounded = (all + kWarp - 1) / kWarp * kWarp;
-  for (int i = rank; i < rounded; i += threads) {
-    const int part = min(i, all - 1) / pieces, piece = min(i, all - 1) % pieces, half = piece >= half_pieces;
-    const int inner = piece - half * half_pieces;
-    const int4 digits = *reinterpret_cast<const int4*>(vector + part * part_pitch<W>(k_size) +
-                                                       half * half_pitch<W>(k_size) + inner * 16);
-    int sum = __dp4a(digits.x, 0x01010101, __dp4a(digits.y, 0x01010101, 0));
-    sum = __dp4a(digits.z, 0x01010101, __dp4a(digits.w, 0x01010101, sum));
-    sum += __shfl_xor_sync(kAllLanes, sum, 1);
-    if (i < all && i % 2 == 0) begin_sum(vector, k_size, half * kParts + part, inner / 2, sum);
+    *reinterpret_cast<uint2*>(to + p * part_pitch<W>(k_size)) = out;
   }
 }
 
@@ -217,8 +196,8 @@ __device__ inline void multiply8(float (&x)[8], uint4 gains) {
   }
 }
 
-// The weights of a norm (nullptr: none) that a thread will need: they may be read before the kernel that writes the vector
-// has ended. kKept: the eights of the vector that a thread has.
+// The weights of a norm (nullptr: none) that a thread will need: they may be read before the kernel that writes the
+// vector has ended. kKept: the eights of the vector that a thread has.
 template <int kKept>
 struct Gains {
   uint4 kept[kKept];
@@ -233,8 +212,9 @@ struct Gains {
 };
 
 // Loads a vector of k_size <= 8 * kKept * threads floats by `threads` threads (whole warps), thread `rank` among them,
-// RMS-normalised and weighted where there is a norm, and stores its parts. Returns the factor that sums of digits are to be
-// multiplied with. `scratch`: two floats a warp, of these threads. All `everybody` threads meet in named barrier 1 twice.
+// RMS-normalised and weighted where there is a norm, and stores its parts. Returns the factor that sums of digits are
+// to be multiplied with. `scratch`: two floats a warp, of these threads. All `everybody` threads meet in named barrier
+// 1 twice.
 template <class W, int kKept>
 __device__ float stage_vector(const float* x, const Gains<kKept>& gains, float eps, int k_size, char* vector, int rank,
                               int threads, int everybody, float2* scratch) {
@@ -269,13 +249,12 @@ __device__ float stage_vector(const float* x, const Gains<kKept>& gains, float e
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
     const int k = 8 * (rank + i * threads);
+    if (k >= k_size) continue;
     if constexpr (!kDigits) {
-      if (k >= k_size) continue;
 #pragma unroll
       for (int j = 0; j < 8; ++j) kept[i][j] *= factor;
     }
-    if (!kDigits || 8 * ((rank & ~(kWarp - 1)) + i * threads) < k_size)  // the same in all lanes of a warp
-      store8(W{}, vector, k_size, k < k_size ? k : -1, kept[i], inverse);
+    store8(W{}, vector, k_size, k, kept[i], inverse);
   }
   named_barrier(1, everybody);
   // Infinity and NaN reach the result: they are not finite in `squares` or `largest`.
@@ -284,8 +263,8 @@ __device__ float stage_vector(const float* x, const Gains<kKept>& gains, float e
 
 // --- products ----------------------------------------------------------------------------------------------------
 
-// sums += both halves of row g, 16 bytes each, times the vector (x: this lane's 16 bytes of its column). Two sums side by
-// side: products that follow each other do not wait for one another.
+// sums += both halves of row g, 16 bytes each, times the vector (x: this lane's 16 bytes of its column). Two sums side
+// by side: products that follow each other do not wait for one another.
 struct FloatSums {
   float a[4] = {0, 0, 0, 0}, b[4] = {0, 0, 0, 0};
   __device__ float operator[](int i) const { return a[i] + b[i]; }
@@ -305,33 +284,36 @@ __device__ inline void multiply(IntSums& sums, uint4 low, uint4 high, uint4 x) {
 template <class W>
 using SumsOf = std::conditional_t<std::is_same_v<W, Int8Weights>, IntSums, FloatSums>;
 
-// Four 4-bit codes (the low 16 bits of `codes`) as bytes 12 + 2 value. The permutation picks a byte of its two words by
-// the low three bits of a code; where the fourth is set it repeats the sign of that byte, which is 0 here: one table holds
-// the positive codes, the other the negative ones.
-__device__ inline std::uint32_t permute(std::uint32_t low, std::uint32_t high, std::uint32_t selector) {
+// Twice the values of the positive codes among four 4-bit codes (the low 16 bits), 0 for the negative ones. The
+// permutation picks a byte of its two words by the low three bits of a code; where the fourth is set it repeats the
+// sign of that byte, which is 0 here.
+__device__ inline std::uint32_t positive_codes(std::uint32_t codes) {
   std::uint32_t bytes;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selector));
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(0x03020100u), "r"(0x0C080604u), "r"(codes));
   return bytes;
 }
-__device__ inline std::uint32_t look_up(std::uint32_t codes) {
-  return permute(0x0F0E0D0Cu, 0x18141210u, codes) | permute(0x090A0B0Cu, 0x00040608u, codes ^ 0x8888u);
-}
 
-// One block of 32 of both halves of row g: `low` and `high` are this lane's eight codes, x its eight digits, `begin` what
-// its sums begin with. Adds the block's sums, scaled.
-__device__ inline void multiply_block(float (&sums)[4], std::uint32_t low, std::uint32_t high, uint2 x, const int4& begin,
+// One block of 32 of both halves of row g: `low` and `high` are this lane's eight codes, x its eight digits. Adds the
+// block's sum, positive less negative codes, scaled.
+__device__ inline void multiply_block(float (&sums)[4], std::uint32_t low, std::uint32_t high, uint2 x,
                                       std::uint32_t low_scale, std::uint32_t high_scale) {
-  int d[4];
-  mma_int8(d, look_up(low), look_up(high), look_up(low >> 16), look_up(high >> 16), x.x, x.y, begin);
+  constexpr int4 kBegin{kMagicBits, kMagicBits, kMagicBits, kMagicBits};
+  const auto product = [&](int(&d)[4], std::uint32_t l, std::uint32_t h) {
+    mma_int8(d, positive_codes(l), positive_codes(h), positive_codes(l >> 16), positive_codes(h >> 16), x.x, x.y,
+             kBegin);
+  };
+  int p[4], n[4];
+  product(p, low, high);
+  product(n, low ^ 0x88888888u, high ^ 0x88888888u);
   const float lf = __uint_as_float(low_scale << 23), hf = __uint_as_float(high_scale << 23);
-  sums[0] += lf * (__int_as_float(d[0]) - kMagic);
-  sums[1] += lf * (__int_as_float(d[1]) - kMagic);
-  sums[2] += hf * (__int_as_float(d[2]) - kMagic);
-  sums[3] += hf * (__int_as_float(d[3]) - kMagic);
+  sums[0] += lf * (__int_as_float(p[0]) - __int_as_float(n[0]));
+  sums[1] += lf * (__int_as_float(p[1]) - __int_as_float(n[1]));
+  sums[2] += hf * (__int_as_float(p[2]) - __int_as_float(n[2]));
+  sums[3] += hf * (__int_as_float(p[3]) - __int_as_float(n[3]));
 }
 
-// The whole sum of row g, in lanes t = lane % 4 = 0. Rows below 8 hold first halves in columns 0 to 2, the others second
-// halves in 3 to 5; a lane has columns 2t and 2t + 1. Digits weigh 1, 256 and 65,536.
+// The whole sum of row g, in lanes t = lane % 4 = 0. Rows below 8 hold first halves in columns 0 to 2, the others
+// second halves in 3 to 5; a lane has columns 2t and 2t + 1. Digits weigh 1, 256 and 65,536.
 template <class W>
 __device__ inline float sum_columns(const auto& s) {
   constexpr float k1 = W::kPartBytes == 1 ? 256.f : 1.f, k2 = k1 * k1;

@@ -1,18 +1,22 @@
 #pragma once
-// Expert projections on Hopper's tensor cores (sm_90a): weights are the M operand, slots (tokens) the N operand of wgmma.
+// Expert projections on Hopper's tensor cores (sm_90a): weights are the M operand, slots (tokens) the N operand of
+// wgmma.
 //
 // One kernel, two forms of weights:
 // - MXFP4: a warp loads its rows' 4-bit codes from shared memory, makes bf16 fragments in registers (A from registers).
 //   Limit: small batches the bytes of the weights / memory bandwidth, large ones the tensor cores.
 // - BF16 [E, out, in]: A from shared memory. Limit: the tensor cores from about 300 rows an expert on.
 //
-// A tile is 256 (384) output features x one chunk of slots (moe_routing.cuh), made by a cluster of two blocks, half each. Each block copies its own weights and half of the chunk's activations, multicast to both. One thread copies into
-// a ring of stages (64 or 128 input features), two or three warpgroups multiply 64 features each; the ring runs on from tile to
-// tile. Persistent: the grid fills the GPU, clusters take tiles round robin, chunks of an expert first, so that blocks
-// which run side by side share weights and activations in the L2 cache. The number of tiles is read on the device.
+// A tile is 256 (384) output features x one chunk of slots (moe_routing.cuh), made by a cluster of two blocks, half
+// each. Each block copies its own weights and half of the chunk's activations, multicast to both. One thread copies
+// into a ring of stages (64 or 128 input features), two or three warpgroups multiply 64 features each; the ring runs on
+// from tile to tile. Persistent: the grid fills the GPU, clusters take tiles round robin, chunks of an expert first, so
+// that blocks which run side by side share weights and activations in the L2 cache. The number of tiles is read on the
+// device.
 //
-// Order of k for MXFP4: lane t of a quad owns the block of 32 weights t of each 128, 16 bytes of a row; so k-step s of 16
-// multiplies elements that are spread over the four blocks, and activations are stored in that order (permuted_source()).
+// Order of k for MXFP4: lane t of a quad owns the block of 32 weights t of each 128, 16 bytes of a row; so k-step s of
+// 16 multiplies elements that are spread over the four blocks, and activations are stored in that order
+// (permuted_source()).
 
 #include "ops/cuda/moe_routing.cuh"
 #include "ops/cuda/tma.cuh"
@@ -23,8 +27,8 @@ namespace gov::ops::cuda {
 // kColumns: most slots of a chunk. Code for narrower chunks is chosen in the kernel.
 template <bool kMxfp4, int kColumns>
 struct GemmShape {
-  // Warpgroups that multiply, 64 output features each; one more copies. Small batches are bound by the latency of a tile's
-  // steps, which more warps hide: three groups, or two blocks on a multiprocessor.
+  // Warpgroups that multiply, 64 output features each; one more copies. Small batches are bound by the latency of a
+  // tile's steps, which more warps hide: three groups, or two blocks on a multiprocessor.
   static constexpr int kGroups = kMxfp4 && (kColumns == 64 || kColumns == 96) ? 3 : 2;
   static constexpr int kBlocks = kMxfp4 && kColumns <= 32 ? 2 : 1;
   static constexpr int kRows = 64 * kGroups, kThreads = 128 * (kGroups + 1), kMultiplierWarps = 4 * kGroups;
@@ -46,7 +50,7 @@ struct GemmShape {
 
 struct GemmArgs {
   Routing routing;
-  int out, steps, stages;     // steps: ceil(in / kDepth)
+  int out, steps, stages;      // steps: ceil(in / kDepth)
   const std::uint8_t* scales;  // [E, out, scale_blocks]
   int scale_blocks;
   Bias bias;
@@ -142,8 +146,7 @@ __device__ void gemm_copy(const CUtensorMap* weights, const CUtensorMap* rows, c
     const GemmTile tile = gemm_tile<Shape>(s, a, index, row_pairs, rank);
     const bool active = tile.first_row < a.out;
     const int boxes = (tile.columns + Shape::kBoxRows - 1) / Shape::kBoxRows;
-    const std::uint32_t bytes =
-        (active ? Shape::kWeightBytes : 0) + boxes * Shape::kHalves * Shape::kBoxRows * 128;
+    const std::uint32_t bytes = (active ? Shape::kWeightBytes : 0) + boxes * Shape::kHalves * Shape::kBoxRows * 128;
     const auto copy_weights = [&](int stage, int step) {
       const std::uint32_t full = s.full + 8 * stage;
       hopper::barrier_expect(full, bytes);
@@ -221,11 +224,11 @@ __device__ inline void fence_sums(float (&sums)[kSize]) {
   for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-// sums of 64 rows x N columns from 4-bit weights. Fragments of half a stage (four k-steps) are made while the tensor cores
-// work on the half before.
+// sums of 64 rows x N columns from 4-bit weights. Fragments of half a stage (four k-steps) are made while the tensor
+// cores work on the half before.
 template <int N, int kColumns>
-__device__ inline void multiply_codes(float (&sums)[N / 2], const GemmArgs& a, const GemmShared& s,
-                                      const GemmLane& me, GemmRing& ring, const std::uint8_t* slab) {
+__device__ inline void multiply_codes(float (&sums)[N / 2], const GemmArgs& a, const GemmShared& s, const GemmLane& me,
+                                      GemmRing& ring, const std::uint8_t* slab) {
   using Shape = GemmShape<true, kColumns>;
   const int row = me.group * 64 + me.warp * 16 + me.g;
   const std::uint8_t *low_scales = slab + row * a.scale_blocks, *high_scales = low_scales + 8 * a.scale_blocks;
@@ -276,8 +279,8 @@ __device__ inline void multiply_codes(float (&sums)[N / 2], const GemmArgs& a, c
 
 // The same from bf16 weights in shared memory.
 template <int N, int kColumns>
-__device__ inline void multiply_dense(float (&sums)[N / 2], const GemmArgs& a, const GemmShared& s,
-                                      const GemmLane& me, GemmRing& ring) {
+__device__ inline void multiply_dense(float (&sums)[N / 2], const GemmArgs& a, const GemmShared& s, const GemmLane& me,
+                                      GemmRing& ring) {
   using Shape = GemmShape<false, kColumns>;
   int before = -1;
 #pragma unroll 1
@@ -442,12 +445,13 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-// Grid: an even number of blocks, at most kBlocks a multiprocessor. `weights`: boxes of 64 (bytes of codes or elements) x kRows
-// output features x 1 expert; `rows`: boxes of 64 elements x kBoxRows slots, swizzled by 128.
+// Grid: an even number of blocks, at most kBlocks a multiprocessor. `weights`: boxes of 64 (bytes of codes or elements)
+// x kRows output features x 1 expert; `rows`: boxes of 64 elements x kBoxRows slots, swizzled by 128.
 template <bool kMxfp4, int kColumns, bool kUp>
-__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(GemmShape<kMxfp4, kColumns>::kThreads, GemmShape<kMxfp4, kColumns>::kBlocks)
-    expert_gemm(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
-                const __grid_constant__ GemmArgs a) {
+__global__ void __cluster_dims__(2, 1, 1)
+    __launch_bounds__(GemmShape<kMxfp4, kColumns>::kThreads, GemmShape<kMxfp4, kColumns>::kBlocks)
+        expert_gemm(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
+                    const __grid_constant__ GemmArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Shape = GemmShape<kMxfp4, kColumns>;
   extern __shared__ std::uint8_t gemm_memory[];
@@ -467,7 +471,8 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(GemmShape<kMxfp4, kC
     hopper::map_prefetch(&weights);
     hopper::map_prefetch(&rows);
   }
-  // The tables were complete before the up projection's kernel, on which the down projection's depends, passed its wait.
+  // The tables were complete before the up projection's kernel, on which the down projection's depends, passed its
+  // wait.
   if constexpr (kUp) {
     grid_dependency_wait();
     grid_dependency_launch();

@@ -2,8 +2,8 @@
 // Expert projections in exact F32 arithmetic, for every type and size: activations and weights are widened to F32, sums
 // are FMA chains in ascending k, the same for every tile shape.
 //
-// Tile: 128 output features x kRows slots of one expert, 32 input features at a time through shared memory; a thread owns
-// 8 x 4 (64 rows) or 4 x 1 (8 rows) sums. Limit: FP32 FMA rate, of which the 64-row tile reaches about half.
+// Tile: 128 output features x kRows slots of one expert, 32 input features at a time through shared memory; a thread
+// owns 8 x 4 (64 rows) or 4 x 1 (8 rows) sums. Limit: FP32 FMA rate, of which the 64-row tile reaches about half.
 
 #include "ops/cuda/moe_routing.cuh"
 
@@ -29,7 +29,9 @@ struct Mxfp4Experts {
     const unsigned scale = scales[block];
     // The code's three low bits are exponent and mantissa of a tiny number; the first factor makes it 0, 0.5, 1, ... 6.
     const float magnitude = __uint_as_float((code & 7) << 22) * 0x1p126f;
-    const float factor = scale == 0 ? 0x1p-127f : scale == 255 ? __uint_as_float(0x7fc00000u) : __uint_as_float(scale << 23);
+    const float factor = scale == 0     ? 0x1p-127f
+                         : scale == 255 ? __uint_as_float(0x7fc00000u)
+                                        : __uint_as_float(scale << 23);
     return (code & 8 ? -magnitude : magnitude) * factor;
   }
 };

@@ -1,9 +1,10 @@
 #pragma once
-// Mixture of experts, the steps around the two projections: sorting the (token, k) pairs by expert, gathering activation
-// rows in that order, and combining the experts' results per token.
+// Mixture of experts, the steps around the two projections: sorting the (token, k) pairs by expert, gathering
+// activation rows in that order, and combining the experts' results per token.
 //
-// A pair's place in the sorted order is its slot: experts ascending, pairs ascending inside an expert. Pairs whose index
-// is outside [0, E) have none. A chunk is a run of at most `chunk_rows` slots of one expert: what one tile multiplies.
+// A pair's place in the sorted order is its slot: experts ascending, pairs ascending inside an expert. Pairs whose
+// index is outside [0, E) have none. A chunk is a run of at most `chunk_rows` slots of one expert: what one tile
+// multiplies.
 
 #include "ops/cuda/support.cuh"
 
@@ -32,8 +33,8 @@ __device__ inline int expert_of_chunk(const int* chunks, int experts, int chunk)
   return low;
 }
 
-// One block. Each warp counts, later places, one contiguous run of pairs in its own histogram, so the order is that of the
-// pairs whatever the number of warps. Shared memory: (warps + 1) * experts ints. Bound by latency: 2 to 8 us.
+// One block. Each warp counts, later places, one contiguous run of pairs in its own histogram, so the order is that of
+// the pairs whatever the number of warps. Shared memory: (warps + 1) * experts ints. Bound by latency: 2 to 8 us.
 __global__ void __launch_bounds__(1024) sort_pairs(const std::int32_t* indices, int chunk_rows, Routing r) {
   extern __shared__ int histograms[];
   const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -122,11 +123,11 @@ __device__ inline int permuted_source(int position) {
 }
 
 // rows[slot] = x[token of slot], padded with zeros from `hidden` to `pitch` elements, permuted for MXFP4 weights.
-// Grid: (T, parts); a block reads its token's row once and writes it to every parts-th of the token's slots. x [T, hidden],
-// 16-byte aligned rows; rows [T * K, pitch]. Bound by memory: (1 + K) rows a token.
+// Grid: (T, parts); a block reads its token's row once and writes it to every parts-th of the token's slots. x [T,
+// hidden], 16-byte aligned rows; rows [T * K, pitch]. Bound by memory: (1 + K) rows a token.
 template <bool kPermuted>
-__global__ void __launch_bounds__(128) gather_slots(const bf16_t* x, int per_token, int hidden, int pitch, Routing r,
-                                                    bf16_t* rows) {
+__global__ void __launch_bounds__(128)
+    gather_slots(const bf16_t* x, int per_token, int hidden, int pitch, Routing r, bf16_t* rows) {
   extern __shared__ uint4 row_words[];
   grid_dependency_wait();
   grid_dependency_launch();

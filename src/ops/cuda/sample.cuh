@@ -39,8 +39,9 @@ struct RowParameters {
   int top_k;              // 0 = off
   int top_logprobs;       // -1 = no logprobs
   bool greedy, filtered;  // filtered: any of top_k, typical, top_p, min_p
-  // Ranges of the entries that belong to the row.
-  std::int64_t bias, bias_end, counts, counts_end, forbidden, forbidden_end;
+  // The row's entries: where they begin, in bytes behind the parameters of the first row, and how many they are.
+  std::int64_t bias_at, counts_at, forbidden_at;
+  std::int64_t bias, counts, forbidden;
 };
 
 // What `finish` searches.
@@ -81,14 +82,11 @@ struct Call {
   int mass_shift;
   std::int64_t listed;        // capacity of a list
   const RowParameters* rows;  // null: greedy rows without logprobs
-  const LogitBias* bias;      // sorted by token within a row
-  const TokenCount* counts;
-  const std::int32_t* forbidden;
-  std::uint32_t* tickets;  // [3 R]
-  Part* largest;           // [R, P]
-  Mass* part_mass;         // [R, P]
-  RowState* states;        // [R]
-  Mass* bucket_mass;       // [R, kBuckets]
+  std::uint32_t* tickets;     // [3 R]
+  Part* largest;              // [R, P]
+  Mass* part_mass;            // [R, P]
+  RowState* states;           // [R]
+  Mass* bucket_mass;          // [R, kBuckets]
   std::uint32_t* bucket_count;
   Part* lists;            // [R, listed]
   SampleResult* results;  // [R] or null
@@ -254,16 +252,19 @@ __global__ void __launch_bounds__(kThreads) adjust(Call c) {
   const RowParameters& p = c.rows[blockIdx.x];
   float* const logits = c.logits + blockIdx.x * c.vocabulary;
   const auto inside = [&](std::int32_t token) { return token >= 0 && token < c.vocabulary; };
-  for (std::int64_t i = p.bias + threadIdx.x; i < p.bias_end; i += kThreads) {
-    const std::int32_t token = c.bias[i].token;
-    if (!inside(token) || (i > p.bias && c.bias[i - 1].token == token)) continue;
+  const char* const entries = reinterpret_cast<const char*>(c.rows);
+  const LogitBias* const bias = reinterpret_cast<const LogitBias*>(entries + p.bias_at);  // sorted by token
+  for (std::int64_t i = threadIdx.x; i < p.bias; i += kThreads) {
+    const std::int32_t token = bias[i].token;
+    if (!inside(token) || (i > 0 && bias[i - 1].token == token)) continue;
     float logit = logits[token];
-    for (std::int64_t j = i; j < p.bias_end && c.bias[j].token == token; ++j) logit += c.bias[j].bias;
+    for (std::int64_t j = i; j < p.bias && bias[j].token == token; ++j) logit += bias[j].bias;
     logits[token] = logit;
   }
   __syncthreads();
-  for (std::int64_t i = p.counts + threadIdx.x; i < p.counts_end; i += kThreads) {
-    const TokenCount seen = c.counts[i];
+  const TokenCount* const counts = reinterpret_cast<const TokenCount*>(entries + p.counts_at);
+  for (std::int64_t i = threadIdx.x; i < p.counts; i += kThreads) {
+    const TokenCount seen = counts[i];
     if (!inside(seen.token)) continue;
     float logit = logits[seen.token];
     logit = logit > 0 ? logit / p.repetition : logit * p.repetition;
@@ -271,8 +272,9 @@ __global__ void __launch_bounds__(kThreads) adjust(Call c) {
     logits[seen.token] = logit;
   }
   __syncthreads();
-  for (std::int64_t i = p.forbidden + threadIdx.x; i < p.forbidden_end; i += kThreads) {
-    if (inside(c.forbidden[i])) logits[c.forbidden[i]] = -INFINITY;
+  const std::int32_t* const forbidden = reinterpret_cast<const std::int32_t*>(entries + p.forbidden_at);
+  for (std::int64_t i = threadIdx.x; i < p.forbidden; i += kThreads) {
+    if (inside(forbidden[i])) logits[forbidden[i]] = -INFINITY;
   }
 }
 

@@ -10,8 +10,8 @@ namespace gov::ops::cuda::hopper {
 
 // --- host: tensor maps --------------------------------------------------------------------------------------------
 
-// A map of a row-major tensor of `rank` extents, innermost first, whose row of extents[0] elements is contiguous and whose
-// other strides are packed but for `pitch` elements between rows. Elements outside read as zero.
+// A map of a row-major tensor of `rank` extents, innermost first, whose row of extents[0] elements is contiguous and
+// whose other strides are packed but for `pitch` elements between rows. Elements outside read as zero.
 struct MapShape {
   int rank;
   std::uint64_t extents[3];
@@ -46,10 +46,9 @@ inline CUtensorMap tensor_map(const char* op, CUtensorMapDataType type, std::siz
     stride *= shape.extents[i];
   }
   const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult status =
-      encode(&map, type, static_cast<cuuint32_t>(shape.rank), const_cast<void*>(data), shape.extents, strides,
-             shape.box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status = encode(&map, type, static_cast<cuuint32_t>(shape.rank), const_cast<void*>(data),
+                                 shape.extents, strides, shape.box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     fail(ErrorCode::kDevice, "CUDA: {}: a tensor map was refused, error {}", op, static_cast<int>(status));
   return map;
@@ -148,8 +147,8 @@ __device__ inline void tile_multicast_2d(std::uint32_t to, const CUtensorMap* ma
       : "memory");
 }
 
-// The low half of the descriptor of a K-major operand in shared memory: rows of 128 bytes, swizzled by 128, eight rows a
-// kilobyte. 16 elements further in k are 32 bytes further: + 2. (The high half is a constant in wgmma.cuh.)
+// The low half of the descriptor of a K-major operand in shared memory: rows of 128 bytes, swizzled by 128, eight rows
+// a kilobyte. 16 elements further in k are 32 bytes further: + 2. (The high half is a constant in wgmma.cuh.)
 __device__ inline std::uint32_t operand(std::uint32_t address) { return (address & 0x3ffff) >> 4 | 1u << 16; }
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
