@@ -179,7 +179,7 @@ TEST_P(Fused, RouterChoosesTheSameExperts) {
   const Tensor dlogits = gpu->up(logits), dindices = gpu->up(indices), dweights = gpu->up(weights);
   const Tensor ticket = gpu->up(memory.zeros(DType::kI32, {1})), dweight = gpu->up(weight);
   ops::rms_norm(cpu.ctx, x, gain, 1e-5f, n);
-  for (const std::uint8_t image : {0, 1}) {
+  for (const std::uint8_t image : {std::uint8_t{0}, std::uint8_t{1}}) {
     const Tensor modality = memory.bytes({image}, {1});
     for (int run = 0; run < 2; ++run) {  // the ticket is free again
       ops::router(cpu.ctx, n, weight, bias, vision, modality, logits, indices, weights);
