@@ -188,7 +188,7 @@ def check(folder):
 
 
 def make(folder):
-    c = {"model_type": "gpt_oss_vision", "vocab_size": 120, "hidden_size": 192, "intermediate_size": 64, "num_hidden_layers": 2,
+    c = {"model_type": "gpt_oss_vision", "vocab_size": 120, "hidden_size": 192, "intermediate_size": 32, "num_hidden_layers": 2,
          "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 32, "num_attention_heads": 6, "num_key_value_heads": 2,
          "layer_types": ["full_attention"] * 2, "sliding_window": 8, "rope_theta": 10000.0, "rope_scaling": None,
          "rms_norm_eps": 1e-5, "use_vision": True, "vision_image_size": 30, "vision_patch_size": 10, "vision_embed_dim": 24,
@@ -196,7 +196,7 @@ def make(folder):
          "use_nope": False, "eos_token_id": 0, "pad_token_id": 0, "torch_dtype": "float16"}
     rng = np.random.default_rng(20261124)
     f16 = lambda *shape, std=.08, mean=0.: rng.normal(mean, std, shape).astype(np.float16)
-    H, I, E, V, Q, KV, D = 192, 64, 6, 120, 192, 64, 24
+    H, I, E, V, Q, KV, D = 192, 32, 6, 120, 192, 64, 24
     w = {"model.embed_tokens.weight": f16(V, H, std=.5), "lm_head.weight": f16(V, H), "model.norm.weight": f16(H, mean=1)}
     for l in range(2):
         p = f"model.layers.{l}."
