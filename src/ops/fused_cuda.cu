@@ -318,8 +318,8 @@ __host__ __device__ constexpr int expert_stage_bytes(int k) {
   return (kFragmentRows * code_row_pitch(k / 2) + k / 2 + 127) / 128 * 128;
 }
 
-// Lanes 0..7 copy the rows of the first tile, 8..15 of the second; `experts` and `tiles` are the lane's own. A tile of
-// a negative number is left out.
+// Lanes 0..7 copy the rows of the first tile, 8..15 of the second, if `pairs` is 2; `expert` and `tile` are the lane's
+// own.
 __device__ inline void produce_pair(const ExpertArgs& a, Ring& ring, int expert, int tile, int lane, int pairs,
                                     std::uint64_t policy) {
   const int row_bytes = a.k / 2, pitch = code_row_pitch(row_bytes), which = lane / kTileRows;
