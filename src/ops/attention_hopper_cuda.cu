@@ -48,7 +48,9 @@ struct HopperPlan {
   std::uint32_t* counter;  // zero
 };
 
-__device__ inline int row_of_vector(const HopperPlan& plan, int vector) { return vector * plan.inverse_group >> 16; }
+[[maybe_unused]] __device__ inline int row_of_vector(const HopperPlan& plan, int vector) {
+  return vector * plan.inverse_group >> 16;
+}
 
 // What the copying warp tells the others about a tile.
 struct TileInfo {

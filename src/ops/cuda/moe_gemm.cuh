@@ -445,10 +445,17 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
+// Older architectures know no clusters; the kernel is empty there.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define GOV_PAIRS_OF_BLOCKS __cluster_dims__(2, 1, 1)
+#else
+#define GOV_PAIRS_OF_BLOCKS
+#endif
+
 // Grid: an even number of blocks, at most kBlocks a multiprocessor. `weights`: boxes of 64 (bytes of codes or elements)
 // x kRows output features x 1 expert; `rows`: boxes of 64 elements x kBoxRows slots, swizzled by 128.
 template <bool kMxfp4, int kColumns, bool kUp>
-__global__ void __cluster_dims__(2, 1, 1)
+__global__ void GOV_PAIRS_OF_BLOCKS
     __launch_bounds__(GemmShape<kMxfp4, kColumns>::kThreads, GemmShape<kMxfp4, kColumns>::kBlocks)
         expert_gemm(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
                     const __grid_constant__ GemmArgs a) {
