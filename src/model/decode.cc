@@ -63,8 +63,7 @@ std::unique_ptr<DecodeStep> make_decode_step(const Model& model, const KvCache& 
 
 DecodeRunner::DecodeRunner(const Model& model, const KvCache& cache, Activations& acts, std::int64_t max_sequences,
                            std::int64_t max_blocks, std::string_view path)
-    : model_(model),
-      acts_(acts),
+    : acts_(acts),
       block_size_(cache.spec().block_size),
       max_sequences_(max_sequences),
       max_blocks_(max_blocks),

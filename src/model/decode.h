@@ -74,7 +74,6 @@ class DecodeRunner {
   void set_tables(Context& ctx, std::span<const DecodeRow> rows);
   void run_directly(Context& ctx, const Batch& batch, bool feed);
 
-  const Model& model_;
   Activations& acts_;
   std::int64_t block_size_, max_sequences_, max_blocks_;
   std::unique_ptr<DecodeStep> step_;
