@@ -30,7 +30,6 @@ struct BenchOptions {
   std::string synthetic;
   std::vector<std::int64_t> prompts{512}, batches{1}, contexts{0};
   std::int64_t generate = 64, images = 4, chunk = 0, repeat = 3;
-  std::string path = "auto";
   std::uint64_t seed = 0;
   bool device_limits = false, engine = false;
 };
@@ -72,7 +71,6 @@ class Bench {
         pool_(o.common.threads),
         isa_(choose_isa(o.common)) {
     if (o.chunk > 0) types_.chunk = o.chunk;
-    types_.decode_path = o.path;
   }
 
   int run() {
@@ -471,10 +469,8 @@ void add_bench(CLI::App& root, Program& program) {
                "Decode rows through the engine, as answers are made; on a GPU they are timed without it otherwise");
   app.add_flag("--device-limits", o->device_limits, "Only measure what the machine can do");
   app.add_option("--seed", o->seed, "Of weights and prompts")->type_name("N")->capture_default_str();
-  app.add_option("--decode-path", o->path, "On a GPU: how decode steps run; auto takes the fastest")
-      ->type_name("PATH")
-      ->capture_default_str();
   add_type_options(app, o->common);
+  add_decode_option(app, o->common);
   add_size(app, "--memory-limit", o->common.memory_limit, "Memory to use at most, e.g. 24GiB");
   add_machine_options(app, o->common);
   add_output_options(app, o->common);

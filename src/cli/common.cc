@@ -77,8 +77,18 @@ void add_type_options(CLI::App& app, CommonOptions& o) {
       ->capture_default_str();
 }
 
+void add_decode_option(CLI::App& app, CommonOptions& o) {
+  app.add_option("--decode-path", o.decode_path,
+                 "On a GPU, how a single sequence's tokens are made: op by op, fused, or fused with int8 attention and "
+                 "head weights; auto: fused where the model allows it")
+      ->check(CLI::IsMember({"auto", "ops", "fused", "fused-int8"}))
+      ->type_name("PATH")
+      ->capture_default_str();
+}
+
 void add_memory_options(CLI::App& app, CommonOptions& o) {
   add_type_options(app, o);
+  add_decode_option(app, o);
   app.add_option("-c,--context", o.context, "Most positions of one sequence; 0 = the model's, less if memory is short")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 24))
       ->type_name("N")
@@ -221,6 +231,9 @@ EngineOptions engine_options(const CommonOptions& o, const Machine& machine) {
   options.kv_dtype = kv_dtype_of(o, machine);
   options.context = o.context;
   options.memory_limit = o.memory_limit;
+  options.decode_path = o.decode_path;
+  if (!machine.on_cuda() && o.decode_path != "auto")
+    fail(ErrorCode::kUnsupported, "--decode-path {}: the CPU has one way of decoding", o.decode_path);
   if (machine.on_cuda()) {
     options.chunk = 4096;     // where the weights' products are bound by arithmetic
     options.block_size = 64;  // whole lines of the cache for the copy engines, short block tables

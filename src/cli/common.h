@@ -19,14 +19,15 @@
 namespace gov::cli {
 
 struct CommonOptions {
-  std::string model;              // folder; empty: environment, then nano
-  std::string device = "auto";    // auto, cpu, cuda, cuda:N
-  std::string isa = "auto";       // auto, baseline, avx2, avx512
-  int threads = 0;                // 0: one per usable core
-  std::string dtype = "auto";     // of activations
-  std::string kv_dtype = "auto";  // auto, f32, bf16, fp8
-  std::string experts = "auto";   // on a GPU: auto, mxfp4, bf16
-  std::int64_t context = 0;       // 0: what the model has and memory allows
+  std::string model;                 // folder; empty: environment, then nano
+  std::string device = "auto";       // auto, cpu, cuda, cuda:N
+  std::string isa = "auto";          // auto, baseline, avx2, avx512
+  int threads = 0;                   // 0: one per usable core
+  std::string dtype = "auto";        // of activations
+  std::string kv_dtype = "auto";     // auto, f32, bf16, fp8
+  std::string experts = "auto";      // on a GPU: auto, mxfp4, bf16
+  std::string decode_path = "auto";  // of single sequences on a GPU: auto, ops, fused, fused-int8
+  std::int64_t context = 0;          // 0: what the model has and memory allows
   std::uint64_t memory_limit = 0;
   bool json = false, quiet = false, verbose = false;
 };
@@ -34,6 +35,7 @@ struct CommonOptions {
 void add_model_option(CLI::App& app, CommonOptions& o);
 void add_machine_options(CLI::App& app, CommonOptions& o);  // --device --isa --threads
 void add_type_options(CLI::App& app, CommonOptions& o);     // --dtype --kv-dtype --experts
+void add_decode_option(CLI::App& app, CommonOptions& o);    // --decode-path
 void add_memory_options(CLI::App& app, CommonOptions& o);   // those, --context --memory-limit
 void add_output_options(CLI::App& app, CommonOptions& o);   // --json --quiet --verbose
 

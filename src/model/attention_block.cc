@@ -3,21 +3,36 @@
 #include "model/transformer.h"
 
 namespace gov {
-namespace {
 
-// The angles of a layer's positions: empty without any, of no turn where only the attention factor is applied.
-struct Angles {
-  Tensor cos, sin;
-};
-
-Angles angles(PositionKind position, const Activations& acts, std::int64_t rows) {
-  switch (position) {
+Angles layer_angles(const Config& config, std::int64_t layer, const Activations& acts, std::int64_t rows) {
+  switch (config.position_kind(layer)) {
     case PositionKind::kNone: return {};
     case PositionKind::kRope: return {acts.cos.slice(0, rows), acts.sin.slice(0, rows)};
     case PositionKind::kScaleOnly: return {acts.nope_cos.slice(0, rows), acts.nope_sin.slice(0, rows)};
   }
   return {};
 }
+
+ops::AttentionArgs attention_args(const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache,
+                                  const Tensor& q) {
+  const Config& c = model.config;
+  const bool sliding = c.is_sliding(layer);
+  ops::AttentionArgs args;
+  args.q = q;
+  args.cu_seqlens = batch.cu_seqlens;
+  args.kv_lens = batch.kv_lens;
+  args.k_cache = cache.layer(layer).k;
+  args.v_cache = cache.layer(layer).v;
+  args.block_tables = (sliding ? batch.sliding : batch.full).block_tables;
+  args.sinks = model.weights.layers[static_cast<std::size_t>(layer)].attention.sinks;
+  args.scale = 1.f / std::sqrt(static_cast<float>(c.head_dim));
+  args.max_rows = batch.max_rows;
+  args.max_keys = batch.max_keys;
+  args.window = sliding ? static_cast<int>(c.sliding_window) : 0;
+  return args;
+}
+
+namespace {
 
 // Queries [T, heads, D] of the normed rows; their keys and values go to the cache. Where the three projections lie one
 // behind the other, one product makes all of them and one pass does the rest.
@@ -59,20 +74,9 @@ void attention_block(Context& ctx, const Model& model, std::int64_t layer, const
   const Tensor attended = acts.attended.slice(0, rows);
 
   ops::rms_norm(ctx, x, w.norm, c.rms_norm_eps, normed);
-  const Tensor q = queries(ctx, c, w, normed, angles(c.position_kind(layer), acts, rows), where.slots, kv, acts);
+  const Tensor q = queries(ctx, c, w, normed, layer_angles(c, layer, acts, rows), where.slots, kv, acts);
 
-  ops::AttentionArgs args;
-  args.q = q;
-  args.cu_seqlens = batch.cu_seqlens;
-  args.kv_lens = batch.kv_lens;
-  args.k_cache = kv.k;
-  args.v_cache = kv.v;
-  args.block_tables = where.block_tables;
-  args.sinks = w.sinks;
-  args.scale = 1.f / std::sqrt(static_cast<float>(c.head_dim));
-  args.max_rows = batch.max_rows;
-  args.max_keys = batch.max_keys;
-  args.window = sliding ? static_cast<int>(c.sliding_window) : 0;
+  const ops::AttentionArgs args = attention_args(model, layer, batch, cache, q);
   ops::attention(ctx, args, attended.view(q.shape));
   ops::linear(ctx, attended, w.o, w.o_bias, x, /*accumulate=*/true);
 }

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "ops/fused.h"
 
 namespace gov {
@@ -108,30 +106,15 @@ class FusedStep : public DecodeStep {
     const auto i = static_cast<std::size_t>(layer);
     const AttentionWeights& w = model_.weights.layers[i].attention;
     const KvLayer& kv = cache_.layer(layer);
-    const bool sliding = c.is_sliding(layer);
-    const BatchCache& where = sliding ? batch.sliding : batch.full;
-    const PositionKind position = c.position_kind(layer);
-    const bool turns = position != PositionKind::kNone, scales = position == PositionKind::kScaleOnly;
-    const Tensor cos = turns ? (scales ? acts_.nope_cos : acts_.cos).slice(0, 1) : Tensor();
-    const Tensor sin = turns ? (scales ? acts_.nope_sin : acts_.sin).slice(0, 1) : Tensor();
+    const Tensor slots = (c.is_sliding(layer) ? batch.sliding : batch.full).slots;
+    const Angles turn = layer_angles(c, layer, acts_, 1);
     const auto matrix = [&](const EightBit::Matrix* m, const Tensor& weight, const Tensor& bias) {
       return m != nullptr ? ops::DecodeMatrix{m->weight, m->scales, bias} : ops::DecodeMatrix{weight, {}, bias};
     };
     ops::decode_qkv(ctx, x, w.norm, c.rms_norm_eps,
-                    matrix(eight_bit_ ? &eight_bit_->qkv[i] : nullptr, w.qkv, w.qkv_bias), cos, sin, where.slots,
+                    matrix(eight_bit_ ? &eight_bit_->qkv[i] : nullptr, w.qkv, w.qkv_bias), turn.cos, turn.sin, slots,
                     vectors_.q, kv.k, kv.v);
-    ops::AttentionArgs args;
-    args.q = vectors_.q;
-    args.cu_seqlens = batch.cu_seqlens;
-    args.kv_lens = batch.kv_lens;
-    args.k_cache = kv.k;
-    args.v_cache = kv.v;
-    args.block_tables = where.block_tables;
-    args.sinks = w.sinks;
-    args.scale = 1.f / std::sqrt(static_cast<float>(c.head_dim));
-    args.max_rows = batch.max_rows;
-    args.max_keys = batch.max_keys;
-    args.window = sliding ? static_cast<int>(c.sliding_window) : 0;
+    const ops::AttentionArgs args = attention_args(model_, layer, batch, cache_, vectors_.q);
     ops::attention(ctx, args, vectors_.attended.view(vectors_.q.shape));
     ops::decode_out(ctx, vectors_.attended, matrix(eight_bit_ ? &eight_bit_->o[i] : nullptr, w.o, w.o_bias), x);
   }

@@ -40,6 +40,16 @@ void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache
 // N <= acts.max_images.  Traces vision_embeds.
 void encode_images(Context& ctx, const Model& model, const Tensor& pixels, VisionActivations& acts, const Tensor& out);
 
+// What the composed blocks and the fused decode step share (attention_block.cc). The angles of a layer's positions:
+// empty without any, of no turn where only the attention factor is applied.
+struct Angles {
+  Tensor cos, sin;  // F32 [T, D/2]
+};
+Angles layer_angles(const Config& config, std::int64_t layer, const Activations& acts, std::int64_t rows);
+// Attention of queries q [T, heads, D] to the layer's pages.
+ops::AttentionArgs attention_args(const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache,
+                                  const Tensor& q);
+
 // The blocks of one layer (attention_block.cc, moe_block.cc): x += attention(norm(x)); x += moe(norm(x)).
 void attention_block(Context& ctx, const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache,
                      Activations& acts);
