@@ -230,6 +230,7 @@ TEST(Generate, RefusalsAreStatus1AndOneLine) {
       {{"-p", "x", "--device", "tpu"}, "--device"},
       {{"-p", "x", "--dtype", "bf16", "--device", "cpu"}, "bf16"},
       {{"-p", "x", "--kv-dtype", "fp8", "--device", "cpu"}, "fp8"},
+      {{"-p", "x", "--decode-path", "fused", "--device", "cpu"}, "one way of decoding"},
       {{"-p", "x", "--temperature", "-1"}, "temperature"},
       {{"-p", "x", "--temperature", "nan"}, "temperature"},
       {{"-p", "x", "--top-p", "0"}, "top_p"},
