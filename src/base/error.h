@@ -22,6 +22,8 @@ enum class ErrorCode {
   kIo,               // the operating system refused a read, write or map
   kCancelled,        // the caller's cancel word was set
   kDevice,           // the accelerator failed
+  kOverloaded,       // a queue is full; the same request may work later
+  kUnavailable,      // shutting down or not ready yet
 };
 
 // "corrupt", "not_found", ...: stable, for machine output.

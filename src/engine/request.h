@@ -4,12 +4,14 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "ops/ops.h"
+#include "text/token_constraint.h"
 
 namespace gov {
 
@@ -22,6 +24,9 @@ struct GenerationOptions {
   bool ignore_eos = false;
   int logprobs = -1;  // -1 none; n >= 0: of the token drawn and the n (<= 20) likeliest
   std::vector<ops::LogitBias> logit_bias;
+  // -1 none; n >= 0: for every prompt row but the first the log-probability of its token and the n (<= 20) likeliest, at
+  // temperature 1, without bias and penalties. With max_new_tokens 0 the prompt is only scored.
+  int prompt_logprobs = -1;
 };
 
 struct TokenLogprob {
@@ -46,6 +51,12 @@ struct Request {
   int n = 1;                                        // independent choices; choice i uses stream i of the seed
   std::function<void(const TokenEvent&)> on_token;  // optional; called between steps, in order per choice
   const std::atomic<bool>* cancel = nullptr;        // optional; true ends the request within one step
+  std::optional<TokenConstraint> constraint;        // what may be generated; each choice has a copy
+  // Prefixes are shared only between requests of the same salt (a tenant, or what the client says).
+  std::string cache_salt;
+  std::string tenant;  // requests of different tenants take turns; "": one of its own
+  int priority = 0;    // the larger goes first
+  bool embed = false;  // no tokens: the mean of the final hidden states over the prompt
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
@@ -65,6 +76,11 @@ struct Completion {
 struct RequestResult {
   std::vector<Completion> choices;  // [n]
   std::int64_t prompt_tokens = 0;   // image rows included
+  std::int64_t cached_tokens = 0;   // of these, rows that were taken from the prefix cache
+  std::int64_t image_tokens = 0;    // of these, image rows
+  std::vector<float> prompt_logprobs;                          // [prompt rows], entry 0 is NaN; with options.prompt_logprobs
+  std::vector<std::vector<TokenLogprob>> prompt_top_logprobs;  // [prompt rows][<= n], entry 0 is empty
+  std::vector<float> embedding;     // [hidden], with Request::embed
   double first_token_seconds = 0;   // from submission
   double total_seconds = 0;
 };

@@ -1,0 +1,38 @@
+#pragma once
+// Grammars over bytes, compiled once and shared: JSON of a schema, any JSON object, a regular expression. Immutable.
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "base/json.h"
+
+namespace gov {
+
+struct GrammarLimits {
+  int depth = 10;                  // of nested subschemas, references expanded
+  int properties = 5'000;          // in all
+  int enum_values = 1'000;         // in all
+  int dfa_states = 10'000;         // of all regular expressions
+  double seconds = 0.5;            // of compilation
+  std::size_t bytes = 64u << 20;   // of the compiled form
+};
+
+class Grammar {
+ public:
+  // Text that is a JSON document valid under `schema`. Every keyword is enforced or refused by name: Error
+  // kInvalidArgument in one line that says where ("schema: /properties/a/not: not supported").
+  static std::shared_ptr<const Grammar> json_schema(const Json& schema, const GrammarLimits& limits = {});
+  static std::shared_ptr<const Grammar> json_object();  // any JSON object, nested up to a fixed depth
+  // A regular expression of the documented subset, anchored at both ends.
+  static std::shared_ptr<const Grammar> regex(std::string_view pattern, const GrammarLimits& limits = {});
+
+  struct Impl;
+  explicit Grammar(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+}  // namespace gov
