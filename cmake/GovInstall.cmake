@@ -3,9 +3,9 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# The command line is a client of the library, not a part of it.
+# The command line and the server are clients of the library, not parts of it.
 get_property(folders GLOBAL PROPERTY GOV_LIBRARIES)
-list(REMOVE_ITEM folders gov_cli)
+list(REMOVE_ITEM folders gov_cli gov_server)
 
 add_library(gpt_oss_vision)  # static unless BUILD_SHARED_LIBS
 set(link_libraries "")
@@ -59,7 +59,7 @@ set(models_dir ${CMAKE_INSTALL_DATADIR}/gpt-oss-vision/models)
 install(TARGETS gpt_oss_vision EXPORT gpt_oss_vision
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/src/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gpt_oss_vision
-  FILES_MATCHING PATTERN "*.h" PATTERN "cli" EXCLUDE PATTERN "scripts" EXCLUDE)
+  FILES_MATCHING PATTERN "*.h" PATTERN "cli" EXCLUDE PATTERN "server" EXCLUDE PATTERN "scripts" EXCLUDE)
 install(EXPORT gpt_oss_vision NAMESPACE gpt_oss_vision:: DESTINATION ${package_dir} FILE gpt_oss_vision-targets.cmake)
 configure_package_config_file(
   ${PROJECT_SOURCE_DIR}/cmake/gpt_oss_vision-config.cmake.in ${PROJECT_BINARY_DIR}/gpt_oss_vision-config.cmake

@@ -4,9 +4,11 @@
 # Works as root or through sudo. Without either it changes nothing: missing packages are named and the status is 1.
 set -euo pipefail
 
-# The names are the same on Debian 12 and Ubuntu 24.04.
+# These names are the same on Debian 12 and Ubuntu 24.04.
 run_packages=(g++ cmake ninja-build libfmt-dev libsimdjson-dev libcli11-dev
-              libspng-dev libjpeg-dev libwebp-dev libgif-dev)
+              libspng-dev libjpeg-dev libwebp-dev libgif-dev libssl-dev libcurl4-openssl-dev)
+# Boost's headers (1.81 or newer, for the server) have their version in the name: Debian 12, Ubuntu 24.04, later ones.
+boost_packages=(libboost1.81-dev libboost1.83-dev libboost1.88-dev libboost1.90-dev)
 # python3 runs the source checks, clang with its runtime builds the fuzz targets.
 test_packages=(python3 ccache libgtest-dev clang libclang-rt-dev)
 # Libraries that read untrusted pictures: security updates are taken when we are root anyway.
@@ -32,6 +34,18 @@ missing_of() {  # the packages among the arguments that are not installed
   done
 }
 
+# The first of the arguments that is installed, else the first that the package lists have, else the first.
+pick_of() {
+  local package
+  for package in "$@"; do
+    if [ -z "$(missing_of "$package")" ]; then echo "$package"; return; fi
+  done
+  for package in "$@"; do
+    if apt-cache show "$package" >/dev/null 2>&1; then echo "$package"; return; fi
+  done
+  echo "$1"
+}
+
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
 apt() {
@@ -39,6 +53,7 @@ apt() {
     apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >&2
 }
 
+wanted+=("$(pick_of "${boost_packages[@]}")")
 mapfile -t missing < <(missing_of "${wanted[@]}")
 if [ "${#missing[@]}" -eq 0 ]; then exit 0; fi
 
@@ -53,6 +68,9 @@ fi
 
 say "installing packages: ${missing[*]}"
 apt update || { say "error: apt-get update failed; packages missing: ${missing[*]}"; exit 1; }
+# A bare machine had no lists to choose from before.
+wanted[-1]=$(pick_of "${boost_packages[@]}")
+mapfile -t missing < <(missing_of "${wanted[@]}")
 apt install --no-install-recommends "${missing[@]}" || { say "error: apt-get could not install: ${missing[*]}"; exit 1; }
 
 # The lists are fresh now. An upgrade that fails leaves a working older library, so it is a warning only.

@@ -3,6 +3,7 @@
 // http_server.h; tests make a Responder without any.
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -26,19 +27,27 @@ struct HttpRequest {
 };
 
 // The answer to one request; every function may be called from any thread. Exactly one of json(), bytes() and
-// begin_events() starts it. Once the client is gone, everything is dropped quietly and cancelled() is true.
+// begin_events() starts it; a second start is ignored. Once the client is gone, everything is dropped quietly and
+// cancelled() is true.
 class Responder {
  public:
   using Headers = std::vector<std::pair<std::string, std::string>>;
+  using Clock = std::chrono::steady_clock;
 
-  // wake: called, from any thread, whenever there is something new to write.
+  // What waits for the client to read it.
+  struct Limits {
+    std::size_t soft = 256u << 10;  // more counts as slow: the client is gone if that lasts `patience`
+    std::size_t hard = 32u << 20;   // a stream that has more is cut at once
+    Clock::duration patience = std::chrono::seconds(30);
+  };
+
+  // wake: called, from any thread, when there is something new to write after take() has left nothing.
   explicit Responder(std::function<void()> wake = {}) : wake_(std::move(wake)) {}
 
   void json(int status, std::string body, Headers headers = {});
   void bytes(int status, std::string_view content_type, std::string body, Headers headers = {});
-  // Opens text/event-stream. event() sends one event ("event: name" only if a name is given); comment() keeps alive;
-  // end() closes. What the client has not read yet is bounded: when more than the limit waits, event() returns false
-  // and the client counts as gone.
+  // Opens text/event-stream. event() sends one event ("event: name" only if a name is given); comment() keeps alive
+  // (the network does so by itself too); end() closes. event() returns false once the client is gone.
   void begin_events(Headers headers = {});
   bool event(std::string_view data, std::string_view name = {});
   void comment(std::string_view text);
@@ -47,6 +56,7 @@ class Responder {
   // True once the client is gone, was too slow, or the server gives up; to hand to Request::cancel.
   const std::atomic<bool>& cancelled() const { return cancelled_; }
   // Called once, from any thread, when that happens; at once if it already has.
+  // Forgotten once the answer is complete.
   void on_cancel(std::function<void()> call);
 
   // For the network side.
@@ -58,18 +68,25 @@ class Responder {
     std::string bytes;
     bool finished = false;
   };
-  Pending take();  // what is to be written now
+  Pending take();          // what is to be written now
   bool started() const;
+  bool finished() const;   // the handler has said all
   void cancel();
-  void set_limit(std::size_t bytes);
+  void set_limits(const Limits& limits);
 
  private:
+  using Lock = std::unique_lock<std::mutex>;
+  bool append(std::string_view text);  // to the stream; false once the client is gone
+  void notify(Lock& lock);             // unlocks, then wakes the network if it sleeps
+  void cancel_locked(Lock& lock);      // unlocks, then tells who asked for it
+
   mutable std::mutex mutex_;
   std::function<void()> wake_;
   std::vector<std::function<void()>> on_cancel_;
   Pending pending_;
-  bool started_ = false, finished_ = false;
-  std::size_t limit_ = 256u << 10;
+  bool started_ = false, finished_ = false, woken_ = false;
+  Limits limits_;
+  Clock::time_point slow_since_{};  // of a stream of which more than the soft limit waits
   std::atomic<bool> cancelled_ = false;
 };
 
