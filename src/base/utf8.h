@@ -79,4 +79,20 @@ inline bool utf8_valid(std::string_view text) {
   return true;
 }
 
+// Takes the whole characters off `bytes` as valid UTF-8, every maximal invalid sequence as U+FFFD; an unfinished
+// character at the end stays, unless `is_last`.
+inline std::string utf8_take(std::string& bytes, bool is_last) {
+  std::string out;
+  std::size_t at = 0;
+  while (at < bytes.size()) {
+    const Utf8Char c = utf8_next(std::string_view(bytes).substr(at));
+    if (c.incomplete && !is_last) break;
+    if (c.valid) out.append(bytes, at, c.length);
+    else utf8_append(out, 0xFFFD);
+    at += c.length;
+  }
+  bytes.erase(0, at);
+  return out;
+}
+
 }  // namespace gov

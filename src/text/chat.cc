@@ -1,43 +1,28 @@
 #include "text/chat.h"
 
-#include <algorithm>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "text/harmony.h"
+#include "text/harmony_names.h"
 
 namespace gov {
 namespace {
 
 using Kind = ContentPart::Kind;
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-bool is_name(std::string_view text) {
-  return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_' || c == '.' || c == '-';
-  });
-}
-
-bool is_date(std::string_view text) {
-  if (text.size() != 10) return false;
-  for (std::size_t i = 0; i < 10; ++i) {
-    if (i == 4 || i == 7 ? text[i] != '-' : !is_digit(text[i])) return false;
-  }
-  return true;
-}
-
 bool is_instructions(const ChatMessage& message) { return message.role == "system" || message.role == "developer"; }
 
-class Renderer {
+class PlainRenderer {
  public:
-  Renderer(const Tokenizer& tokenizer, const ChatOptions& options) : tokenizer_(tokenizer), options_(options) {
+  PlainRenderer(const Tokenizer& tokenizer, const ChatOptions& options) : tokenizer_(tokenizer), options_(options) {
     if (options.image_token_id && !tokenizer.has_token(*options.image_token_id)) {
       fail(ErrorCode::kInvalidArgument, "chat: image_token_id {} is not a token", *options.image_token_id);
     }
   }
 
-  std::vector<std::int32_t> render_plain(std::span<const ChatMessage> messages) {
+  std::vector<std::int32_t> render(std::span<const ChatMessage> messages) {
     for (const ChatMessage& message : messages) {
       if (!is_name(message.role)) {
         fail(ErrorCode::kInvalidArgument, "chat: role \"{}\" is not a name", printable(message.role, 70));
@@ -47,32 +32,6 @@ class Renderer {
       control("<|end|>");
     }
     if (options_.add_generation_prompt) begin("assistant", "final");
-    return std::move(ids_);
-  }
-
-  std::vector<std::int32_t> render_harmony(std::span<const ChatMessage> messages) {
-    system_message();
-    for (std::size_t i = 0; i < messages.size();) {
-      const ChatMessage& message = messages[i];
-      if (is_instructions(message)) {
-        std::string instructions;
-        for (; i < messages.size() && is_instructions(messages[i]); ++i) append_instructions(messages[i], instructions);
-        developer_message(instructions);
-        continue;
-      }
-      if (message.role != "user" && message.role != "assistant") {
-        fail(ErrorCode::kInvalidArgument, "chat: role \"{}\", expected system, developer, user or assistant",
-             printable(message.role, 70));
-      }
-      begin(message.role, message.role == "assistant" ? "final" : "");
-      content(message);
-      control("<|end|>");
-      ++i;
-    }
-    if (options_.add_generation_prompt) {
-      control("<|start|>");
-      text("assistant");
-    }
     return std::move(ids_);
   }
 
@@ -100,11 +59,10 @@ class Renderer {
   }
 
   void content(const ChatMessage& message) {
-    std::string joined;  // plain only
+    std::string joined;
     for (const ContentPart& part : message.content) {
       if (part.kind == Kind::kText) {
-        if (options_.format == ChatFormat::kPlain) joined += part.text;
-        else text(part.text);
+        joined += part.text;
         continue;
       }
       if (message.role != "user" && message.role != "tool") {
@@ -118,57 +76,73 @@ class Renderer {
     text(joined);
   }
 
-  void system_message() {
-    const std::string_view effort = options_.reasoning_effort;
-    if (effort != "low" && effort != "medium" && effort != "high") {
-      fail(ErrorCode::kInvalidArgument, "chat: reasoning effort \"{}\", expected low, medium or high",
-           printable(effort, 40));
-    }
-    std::string system = "You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n";
-    if (!options_.current_date.empty()) {
-      if (!is_date(options_.current_date)) {
-        fail(ErrorCode::kInvalidArgument, "chat: current date \"{}\", expected YYYY-MM-DD",
-             printable(options_.current_date, 40));
-      }
-      system += "Current date: " + options_.current_date + "\n";
-    }
-    system += fmt::format("\nReasoning: {}\n\n", effort);
-    system += "# Valid channels: analysis, commentary, final. Channel must be included for every message.";
-    begin("system", "");
-    text(system);
-    control("<|end|>");
-  }
-
-  void append_instructions(const ChatMessage& message, std::string& instructions) {
-    std::string own;
-    for (const ContentPart& part : message.content) {
-      if (part.kind == Kind::kImage) {
-        fail(ErrorCode::kInvalidArgument, "chat: an image in a message of role {}", message.role);
-      }
-      own += part.text;
-    }
-    if (!own.empty() && !instructions.empty()) instructions += "\n\n";
-    instructions += own;
-  }
-
-  void developer_message(const std::string& instructions) {
-    if (instructions.empty()) return;
-    begin("developer", "");
-    text("# Instructions\n\n" + instructions);
-    control("<|end|>");
-  }
-
   const Tokenizer& tokenizer_;
   const ChatOptions& options_;
   std::vector<std::int32_t> ids_;
 };
 
+HarmonyMessage text_message(HarmonyRole role, std::string text) {
+  HarmonyMessage message{.role = role};
+  message.content.push_back({Kind::kText, std::move(text)});
+  return message;
+}
+
+void append_instructions(const ChatMessage& message, std::string& instructions) {
+  std::string own;
+  for (const ContentPart& part : message.content) {
+    if (part.kind == Kind::kImage) {
+      fail(ErrorCode::kInvalidArgument, "chat: an image in a message of role {}", message.role);
+    }
+    own += part.text;
+  }
+  if (!own.empty() && !instructions.empty()) instructions += "\n\n";
+  instructions += own;
+}
+
+std::vector<HarmonyMessage> harmony_messages(std::span<const ChatMessage> messages, const ChatOptions& options) {
+  const SystemContent system{.current_date = options.current_date, .reasoning_effort = options.reasoning_effort};
+  std::vector<HarmonyMessage> out{text_message(HarmonyRole::kSystem, system_text(system, false))};
+  for (std::size_t i = 0; i < messages.size();) {
+    if (is_instructions(messages[i])) {
+      DeveloperContent developer;
+      for (; i < messages.size() && is_instructions(messages[i]); ++i) {
+        append_instructions(messages[i], developer.instructions);
+      }
+      std::string text = developer_text(developer);
+      if (!text.empty()) out.push_back(text_message(HarmonyRole::kDeveloper, std::move(text)));
+      continue;
+    }
+    const ChatMessage& message = messages[i++];
+    const bool is_assistant = message.role == "assistant";
+    if (message.role != "user" && !is_assistant) {
+      fail(ErrorCode::kInvalidArgument, "chat: role \"{}\", expected system, developer, user or assistant",
+           printable(message.role, 70));
+    }
+    out.push_back({.role = is_assistant ? HarmonyRole::kAssistant : HarmonyRole::kUser,
+                   .channel = is_assistant ? "final" : "",
+                   .content = message.content});
+  }
+  return out;
+}
+
+std::vector<std::int32_t> render_as_harmony(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
+                                            const ChatOptions& options) {
+  const auto tokens = HarmonyTokens::find(tokenizer);
+  if (!tokens) {
+    fail(ErrorCode::kInvalidArgument,
+         "chat: the tokenizer lacks one of harmony's special tokens (<|start|> and others)");
+  }
+  return render_harmony(
+      tokenizer, *tokens, harmony_messages(messages, options),
+      {.add_generation_prompt = options.add_generation_prompt, .image_token_id = options.image_token_id});
+}
+
 }  // namespace
 
 std::vector<std::int32_t> render_chat(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                       const ChatOptions& options) {
-  Renderer renderer(tokenizer, options);
-  return options.format == ChatFormat::kPlain ? renderer.render_plain(messages) : renderer.render_harmony(messages);
+  if (options.format == ChatFormat::kHarmony) return render_as_harmony(tokenizer, messages, options);
+  return PlainRenderer(tokenizer, options).render(messages);
 }
 
 ChatFormat default_chat_format(const Tokenizer& tokenizer) {

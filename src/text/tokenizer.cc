@@ -134,21 +134,6 @@ class Encoder {
   std::vector<std::int32_t> ids_;  // of the current piece
 };
 
-// Takes the whole characters off `bytes` as valid UTF-8; an unfinished one at the end stays, unless `is_last`.
-std::string take_utf8(std::string& bytes, bool is_last) {
-  std::string out;
-  std::size_t at = 0;
-  while (at < bytes.size()) {
-    const Utf8Char c = utf8_next(std::string_view(bytes).substr(at));
-    if (c.incomplete && !is_last) break;
-    if (c.valid) out.append(bytes, at, c.length);
-    else utf8_append(out, 0xFFFD);
-    at += c.length;
-  }
-  bytes.erase(0, at);
-  return out;
-}
-
 std::string read_file(const std::filesystem::path& path) {
   std::error_code error;
   const std::string name = printable(path.string(), 200);
@@ -260,7 +245,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
 
 std::string Tokenizer::decode_utf8(std::span<const std::int32_t> ids, bool skip_special) const {
   std::string bytes = decode(ids, skip_special);
-  return take_utf8(bytes, true);
+  return utf8_take(bytes, true);
 }
 
 bool Tokenizer::has_token(std::int32_t id) const { return data_->vocabulary.contains(id); }
@@ -285,9 +270,9 @@ std::string StreamDecoder::append(std::int32_t id) {
   const std::string_view bytes = tokenizer_.token_bytes(id);
   if (skip_special_ && tokenizer_.is_special(id)) return {};
   pending_ += bytes;
-  return take_utf8(pending_, false);
+  return utf8_take(pending_, false);
 }
 
-std::string StreamDecoder::flush() { return take_utf8(pending_, true); }
+std::string StreamDecoder::flush() { return utf8_take(pending_, true); }
 
 }  // namespace gov

@@ -1,0 +1,24 @@
+#pragma once
+// A JSON schema as a type of TypeScript, in the two forms that models have seen. Nothing is escaped: the texts are
+// encoded as ordinary text, and what a schema says cannot become a control token.
+
+#include <string>
+
+#include "base/json.h"
+
+namespace gov {
+
+// As harmony's renderer writes it; `indent` stands in front of every line but the first.
+std::string harmony_type(const Json& schema, const std::string& indent);
+
+// As the released Jinja template writes it.
+std::string jinja_type(const Json& schema);
+// The line or lines of a function's parameter, without its description.
+std::string jinja_parameter(const std::string& name, const Json& schema, bool required);
+
+// Whether the schema's "required" names the property.
+bool is_required(const Json& schema, const std::string& name);
+// The member if it is a string that is not empty; else null.
+const std::string* text_member(const Json& schema, std::string_view name);
+
+}  // namespace gov
