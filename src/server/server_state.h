@@ -1,0 +1,54 @@
+#pragma once
+// What all connections of a server share, free of sockets.
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "server/access_rules.h"
+#include "server/http_metrics.h"
+#include "server/http_parser.h"
+#include "server/http_server.h"
+#include "server/router.h"
+
+namespace gov::server {
+
+struct ServerState {
+  ServerState(ServerOptions o, bool loopback_bind);
+
+  const ServerOptions options;
+  ApiKeys keys;
+  HostRule hosts, admin_hosts;
+  OriginRule origins;
+  HttpMetrics metrics;
+  std::atomic<bool> draining{false}, stopping{false};
+
+  void set_routes(std::vector<Route> routes, bool loaded);
+  void set_failed(std::string why);
+  std::shared_ptr<const Router> router() const;
+  bool loaded() const;
+  std::string not_ready() const;  // why; empty: ready
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Router> router_;
+  bool loaded_ = false;
+  std::string failed_;
+};
+
+// What a request's head leads to.
+struct Admission {
+  Refusal refusal;             // status 0: the route's handler is to be called
+  Responder::Headers headers;  // to be added to whatever answer
+  std::shared_ptr<const Router> router;  // owns the route
+  const Route* route = nullptr;          // null with a refusal, and for OPTIONS
+  HttpRequest request;                   // without body
+};
+
+// Checks in this order: target, Host, Origin, key, route, method.
+Admission admit(const ServerState& state, const RequestHead& head, bool admin_listener);
+
+// The answer to a refusal, in OpenAI's form.
+void send_refusal(Responder& responder, const Refusal& refusal, Responder::Headers headers);
+
+}  // namespace gov::server
