@@ -50,12 +50,13 @@ struct Engine::Impl {
   void cancel_where_asked();
   void encode_images(Step& step);
   std::vector<Drawn> run(const Step& step);
-  void fail_all(std::span<Sequence* const> sequences, const std::exception_ptr& error);
+  void fail_all(std::span<Sequence* const> sequences);
   void start(const Step& step, bool ahead);
   void finish_started();
   void check_blocks();
   void advance(const Step& step, std::span<const Drawn> drawn);
   void accept(const Drawn& drawn);
+  void count_token(Sequence& sequence);
   void settle();
   void update_block_counts();
 
@@ -86,11 +87,17 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
 
 Engine::~Engine() = default;
 
-RequestId Engine::submit(Request request) {
+RequestId Engine::submit(Request request, Timer since) {
   Impl& e = *impl_;
-  check_request(e.model.config, e.rules, request, e.size.options.context);
+  try {
+    check_request(e.model.config, e.rules, request, e.size.options.context);
+  } catch (...) {
+    ++e.stats.rejected;
+    throw;
+  }
   auto state = std::make_unique<RequestState>();
   state->id = e.next_id++;
+  state->timer = since;
   state->request = std::move(request);
   const Request& r = state->request;
   state->prompt = expand_prompt(e.model.config, r.prompt, static_cast<std::int64_t>(r.images.size()));
@@ -106,6 +113,7 @@ RequestId Engine::submit(Request request) {
   }
   const RequestId id = state->id;
   e.active.push_back(state.get());
+  ++e.stats.submitted;
   e.requests.emplace(id, std::move(state));
   if (!e.stepping) e.settle();
   return id;
@@ -121,6 +129,7 @@ bool Engine::step() {
   try {
     if (e.started.empty()) {
       Step step = e.scheduler.schedule();
+      for (const ScheduledRows& rows : step.rows) rows.sequence->request->started = true;
       e.check_blocks();
       e.encode_images(step);
       if (e.runner.can_start(step)) {
@@ -165,7 +174,15 @@ void Engine::Impl::check_blocks() {
   runner.poison_free_blocks(scheduler.blocks());
 }
 
-void Engine::Impl::fail_all(std::span<Sequence* const> sequences, const std::exception_ptr& error) {
+// Called where the error is being handled.
+void Engine::Impl::fail_all(std::span<Sequence* const> sequences) {
+  const std::exception_ptr error = std::current_exception();
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& e) {
+    stats.device_lost = stats.device_lost || e.code() == ErrorCode::kDevice;
+  } catch (...) {
+  }
   for (Sequence* s : sequences) {
     if (s) s->request->error = error;
   }
@@ -180,12 +197,12 @@ void Engine::Impl::start(const Step& step, bool ahead) {
     started = std::move(sequences);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCancelled) {
-      fail_all(sequences, std::current_exception());
+      fail_all(sequences);
       return;
     }
     for (Sequence* s : sequences) s->request->cancelled = true;
   } catch (...) {
-    fail_all(sequences, std::current_exception());
+    fail_all(sequences);
   }
 }
 
@@ -207,7 +224,7 @@ void Engine::Impl::finish_started() {
   try {
     drawn = runner.finish();
   } catch (...) {  // the device failed: nothing that was started is of use
-    fail_all(current, std::current_exception());
+    fail_all(current);
     runner.drop_started();
     started.clear();
   }
@@ -241,10 +258,10 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
     if (error.code() == ErrorCode::kCancelled) {
       for (const ScheduledRows& rows : step.rows) rows.sequence->request->cancelled = true;
     } else {
-      fail_all(sequences, std::current_exception());
+      fail_all(sequences);
     }
   } catch (...) {
-    fail_all(sequences, std::current_exception());
+    fail_all(sequences);
   }
   ctx.cancel = outer_cancel;
   bool decoding = true;
@@ -275,12 +292,24 @@ void Engine::Impl::accept(const Drawn& drawn) {
   if (state.ended()) return;
   try {
     if (drawn.result.token < 0) {
-      fail(ErrorCode::kDevice, "non-finite logits at position {} of the request", drawn.sequence->rows() - 1);
+      fail(ErrorCode::kDevice, "numerical error: non-finite logits at position {} of the request",
+           drawn.sequence->rows() - 1);
     }
     drawn.sequence->accept(drawn.result);
+    count_token(*drawn.sequence);
   } catch (...) {
     state.error = std::current_exception();
   }
+}
+
+void Engine::Impl::count_token(Sequence& sequence) {
+  const RequestState& state = *sequence.request;
+  const double now = state.timer.seconds();
+  ++stats.tokens;
+  // Every request's first token is also the first of its choice; the other choices' have no time of their own.
+  if (sequence.token_seconds >= 0) stats.token_seconds.add(now - sequence.token_seconds);
+  else if (sequence.completion.choice == 0) stats.first_token_seconds.add(state.first_token_seconds);
+  sequence.token_seconds = now;
 }
 
 void Engine::Impl::cancel_where_asked() {
@@ -302,6 +331,7 @@ void Engine::Impl::settle() {
       if (!s->done && state->cancelled) s->finish(FinishReason::kCancelled);
     }
     state->total_seconds = state->timer.seconds();
+    ++(state->error ? stats.failed : state->cancelled ? stats.cancelled : stats.finished);
     state->image_embeds.clear();
     state->request.images = {};
   }
@@ -310,6 +340,9 @@ void Engine::Impl::settle() {
     started.clear();
     runner.drop_started();
   }
+  const auto has_started = [](const RequestState* state) { return state->started; };
+  stats.running = std::count_if(active.begin(), active.end(), has_started);
+  stats.waiting = static_cast<std::int64_t>(active.size()) - stats.running;
   update_block_counts();
 }
 

@@ -5,8 +5,9 @@
 
 #include <memory>
 
+#include "base/timer.h"
 #include "engine/request.h"
-#include "model/decode.h"
+#include "engine/stats.h"
 #include "model/memory_plan.h"
 #include "model/transformer.h"
 #include "text/tokenizer.h"
@@ -29,17 +30,6 @@ struct EngineOptions {
   bool check_blocks = false;
 };
 
-struct EngineStats {
-  std::int64_t steps = 0, prompt_rows = 0, decode_rows = 0, images = 0;
-  double prefill_seconds = 0, decode_seconds = 0, encode_seconds = 0;  // mixed steps count as prefill
-  std::int64_t preemptions = 0;  // sequences that had to give their blocks back and were computed again
-  std::int64_t full_blocks = 0, sliding_blocks = 0;            // of the cache
-  std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now
-  // On a GPU: the path that decode steps take, and how many were run from graphs.
-  std::string decode_path;
-  DecodeStats decode;
-};
-
 using RequestId = std::int64_t;
 
 // Not thread-safe: one thread calls it. From another thread a request is ended through Request::cancel. A callback may
@@ -55,8 +45,9 @@ class Engine {
          const EngineOptions& options, ThreadPool& pool, const Log& log = {});
   ~Engine();
 
-  // Checks the request (Error kInvalidArgument or kContextLength: nothing was queued) and queues it.
-  RequestId submit(Request request);
+  // Checks the request (Error kInvalidArgument or kContextLength: nothing was queued) and queues it. since: when the
+  // client submitted it, if that was earlier.
+  RequestId submit(Request request, Timer since = {});
   // Runs one step; false when nothing is queued or running. An error inside one request fails that request only.
   bool step();
   // Whether all its choices are done, or it failed. An unknown id is Error kNotFound here and below.

@@ -24,8 +24,8 @@ struct GenerationOptions {
   bool ignore_eos = false;
   int logprobs = -1;  // -1 none; n >= 0: of the token drawn and the n (<= 20) likeliest
   std::vector<ops::LogitBias> logit_bias;
-  // -1 none; n >= 0: for every prompt row but the first the log-probability of its token and the n (<= 20) likeliest, at
-  // temperature 1, without bias and penalties. With max_new_tokens 0 the prompt is only scored.
+  // -1 none; n >= 0: for every prompt row but the first the log-probability of its token and the n (<= 20) likeliest,
+  // at temperature 1, without bias and penalties. With max_new_tokens 0 the prompt is only scored.
   int prompt_logprobs = -1;
 };
 
@@ -74,14 +74,14 @@ struct Completion {
 };
 
 struct RequestResult {
-  std::vector<Completion> choices;  // [n]
-  std::int64_t prompt_tokens = 0;   // image rows included
-  std::int64_t cached_tokens = 0;   // of these, rows that were taken from the prefix cache
-  std::int64_t image_tokens = 0;    // of these, image rows
-  std::vector<float> prompt_logprobs;                          // [prompt rows], entry 0 is NaN; with options.prompt_logprobs
+  std::vector<Completion> choices;     // [n]
+  std::int64_t prompt_tokens = 0;      // image rows included
+  std::int64_t cached_tokens = 0;      // of these, rows that were taken from the prefix cache
+  std::int64_t image_tokens = 0;       // of these, image rows
+  std::vector<float> prompt_logprobs;  // [prompt rows], entry 0 is NaN; with options.prompt_logprobs
   std::vector<std::vector<TokenLogprob>> prompt_top_logprobs;  // [prompt rows][<= n], entry 0 is empty
-  std::vector<float> embedding;     // [hidden], with Request::embed
-  double first_token_seconds = 0;   // from submission
+  std::vector<float> embedding;                                // [hidden], with Request::embed
+  double first_token_seconds = 0;                              // from submission
   double total_seconds = 0;
 };
 

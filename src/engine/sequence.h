@@ -49,6 +49,7 @@ struct RequestState {
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
   std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;
+  bool started = false;  // a row was scheduled
   double first_token_seconds = -1;
   double total_seconds = 0;
   bool cancelled = false;
@@ -91,6 +92,7 @@ struct Sequence {
   std::vector<Sequence*>
       forks;  // choices that begin with this one's prompt blocks once all but its last row is computed
   bool done = false;
+  double token_seconds = -1;  // by the request's timer: when the last token came
 
  private:
   bool stops_at(std::int32_t token) const;
