@@ -463,7 +463,7 @@ void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& targets, co
 
 namespace {
 
-void check_sample_row(const SampleRow& row, std::size_t index) {
+void check_sample_row(const SampleRow& row, std::size_t index, std::int64_t vocabulary) {
   const SamplingParams& p = row.params;
   const auto require = [&](bool ok, const char* what) {
     if (!ok) fail(ErrorCode::kInvalidArgument, "sample: {} of row {} is out of range", what, index);
@@ -477,6 +477,8 @@ void check_sample_row(const SampleRow& row, std::size_t index) {
   require(std::isfinite(p.presence_penalty), "presence_penalty");
   require(std::isfinite(p.frequency_penalty), "frequency_penalty");
   require(row.top_logprobs >= -1 && row.top_logprobs <= 20, "top_logprobs");
+  require(row.allowed.empty() || static_cast<std::int64_t>(row.allowed.size()) == (vocabulary + 31) / 32,
+          "the number of words of allowed");
 }
 
 }  // namespace
@@ -489,7 +491,7 @@ void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows,
     fail(ErrorCode::kInvalidArgument, "sample: {} results for {} rows", results.size(), rows.size());
   if (!rows.empty() && logits.shape[1] < 1)
     fail(ErrorCode::kInvalidArgument, "sample: logits must have at least one column");
-  for (std::size_t i = 0; i < rows.size(); ++i) check_sample_row(rows[i], i);
+  for (std::size_t i = 0; i < rows.size(); ++i) check_sample_row(rows[i], i, logits.shape[1]);
   ctx.begin_op(bytes_of({&logits}), 0);
   GOV_DISPATCH(sample, logits, rows, results);
 }

@@ -57,9 +57,9 @@ void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x);
 void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache,
                const Tensor& v_cache);
 
-// rope() of q and k and kv_append() of k and v in one pass, from the packed rows of a joint projection; k and v are rounded
-// once, to the cache's type.  qkv act [T, (heads + 2*kv_heads)*D], in each row q, k, v; cos, sin F32 [T, D/2], or empty:
-// nothing rotates; slots and caches as for kv_append; q act [T, heads, D].
+// rope() of q and k and kv_append() of k and v in one pass, from the packed rows of a joint projection; k and v are
+// rounded once, to the cache's type.  qkv act [T, (heads + 2*kv_heads)*D], in each row q, k, v; cos, sin F32 [T, D/2],
+// or empty: nothing rotates; slots and caches as for kv_append; q act [T, heads, D].
 void qkv_rope_append(Context& ctx, const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& slots,
                      const Tensor& q, const Tensor& k_cache, const Tensor& v_cache);
 
@@ -81,11 +81,12 @@ struct AttentionArgs {
   float scale = 1.f;
   bool causal = true;
   int window = 0;  // visible keys including self; 0 = all
-  // Upper bounds that the host knows: of query rows and keys of one sequence. They choose kernels and grids on CUDA, where
-  // the lengths themselves are in device memory; 0 = unknown (T, or all the cache holds).
+  // Upper bounds that the host knows: of query rows and keys of one sequence. They choose kernels and grids on CUDA,
+  // where the lengths themselves are in device memory; 0 = unknown (T, or all the cache holds).
   std::int64_t max_rows = 0, max_keys = 0;
 };
-// out act [T, heads, D]; a sequence of no keys gets zeros. heads % kv_heads == 0; query head h uses kv head h / (heads / kv_heads).
+// out act [T, heads, D]; a sequence of no keys gets zeros. heads % kv_heads == 0; query head h uses kv head h / (heads
+// / kv_heads).
 void attention(Context& ctx, const AttentionArgs& args, const Tensor& out);
 
 // logits = x W^T + bias (+ vision_bias on rows whose modality is not 0); indices = the K largest, ties to the lower
@@ -176,7 +177,10 @@ struct SampleRow {
   std::span<const TokenCount> counts;  // distinct tokens seen so far, for the penalties
   std::span<const LogitBias> bias;
   std::span<const std::int32_t> forbidden;  // never drawn (eos before min_new_tokens, image_token_id)
-  int top_logprobs = -1;                    // -1 = no logprobs; n >= 0: the chosen token's and the n largest
+  // Tokens whose bit (token % 32 of word token / 32) is not set are as forbidden ones. [ceil(V / 32)], or empty: all
+  // may be drawn.
+  std::span<const std::uint32_t> allowed;
+  int top_logprobs = -1;  // -1 = no logprobs; n >= 0: the chosen token's and the n largest
 };
 
 struct SampleResult {

@@ -61,7 +61,18 @@ void set_never(float* logits, std::int64_t vocabulary, std::int32_t token) {
   if (token >= 0 && token < vocabulary) logits[token] = kNever;
 }
 
-// Logit bias, penalties and forbidden tokens, in this order. Entries outside the vocabulary have no effect.
+void keep_allowed(std::span<const std::uint32_t> allowed, float* logits, std::int64_t vocabulary) {
+  for (std::int64_t begin = 0; begin < vocabulary; begin += 32) {
+    const std::uint32_t word = allowed[static_cast<std::size_t>(begin / 32)];
+    if (word == ~std::uint32_t{0}) continue;
+    const std::int64_t end = std::min(vocabulary, begin + 32);
+    for (std::int64_t i = begin; i < end; ++i) {
+      if ((word >> (i - begin) & 1) == 0) logits[i] = kNever;
+    }
+  }
+}
+
+// Logit bias, penalties, forbidden tokens and the mask, in this order. Entries outside the vocabulary have no effect.
 void adjust_logits(const SampleRow& row, float* logits, std::int64_t vocabulary) {
   const SamplingParams& p = row.params;
   for (const LogitBias& entry : row.bias) {
@@ -74,6 +85,7 @@ void adjust_logits(const SampleRow& row, float* logits, std::int64_t vocabulary)
     if (seen.in_output > 0) logit -= p.presence_penalty + p.frequency_penalty * static_cast<float>(seen.in_output);
   }
   for (const std::int32_t token : row.forbidden) set_never(logits, vocabulary, token);
+  if (!row.allowed.empty()) keep_allowed(row.allowed, logits, vocabulary);
 }
 
 // The largest finite logit, ties to the lowest id; -1 if there is none. Logits that are not finite become kNever.

@@ -146,9 +146,11 @@ void DeviceSampler::upload(Context& ctx, std::span<const SampleRow> rows, bool e
     p.bias_at = append(bias);
     p.counts_at = append(row.counts);
     p.forbidden_at = append(row.forbidden);
+    p.allowed_at = append(row.allowed);
     p.bias = static_cast<std::int64_t>(bias.size());
     p.counts = static_cast<std::int64_t>(row.counts.size());
     p.forbidden = static_cast<std::int64_t>(row.forbidden.size());
+    p.allowed = static_cast<std::int64_t>(row.allowed.size());
     s.needs.weigh = s.needs.weigh || !p.greedy || p.top_logprobs >= 0;
     s.needs.list = s.needs.list || p.filtered || p.top_logprobs > 0;
     s.needs.finish = s.needs.finish || p.filtered || p.top_logprobs >= 0;

@@ -98,6 +98,44 @@ TEST_F(SampleDevice, DrawsTheTokensOfTheCpu) {
   }
 }
 
+// Masks of few tokens, of half of them and of almost all, each beside a row without one.
+TEST_F(SampleDevice, MasksAreTheCpus) {
+  for (const std::int64_t vocabulary : {kVocabulary, std::int64_t{50'257}}) {
+    Memory memory;
+    const Tensor logits = memory.make(DType::kF32, {2, vocabulary});
+    TestContext cpu;
+    int different = 0, rows = 0;
+    for (const SampleRow& row : settings()) {
+      SCOPED_TRACE(fmt::format("setting {}, draw {}", row.params.seed / 6, row.draw));
+      std::vector<std::uint32_t> mask(static_cast<std::size_t>((vocabulary + 31) / 32));
+      for (std::size_t i = 0; i < mask.size(); ++i) {
+        const auto random = Philox{row.draw}(i);
+        mask[i] = row.draw % 3 == 0 ? (i % 1000 == 7 ? 1u << random[0] % 32 : 0) : row.draw % 3 == 1 ? random[0] : ~1u;
+      }
+      std::vector<SampleRow> both = {row, row};
+      both[1].allowed = mask;
+      std::vector<SampleResult> want(2), got(2);
+      fill_logits(logits, 4);
+      ops::sample(cpu.ctx, logits, both, want);
+      fill_logits(logits, 4);
+      call(cuda_context(), ops::sample, logits, both, got);
+      for (std::size_t r = 0; r < 2; ++r, ++rows) {
+        const bool same = got[r].token == want[r].token;
+        different += same ? 0 : 1;
+        EXPECT_TRUE(same || row.params.temperature > 0);
+        if (same) {
+          EXPECT_NEAR(got[r].logprob, want[r].logprob, 1e-5);
+        }
+        ASSERT_EQ(got[r].top_count, want[r].top_count);
+        for (int i = 0; i < got[r].top_count; ++i) EXPECT_EQ(got[r].top_tokens[i], want[r].top_tokens[i]) << i;
+      }
+      const auto drawn = static_cast<std::size_t>(got[1].token);
+      EXPECT_TRUE(mask[drawn / 32] >> drawn % 32 & 1);
+    }
+    EXPECT_LE(different, rows / 50);
+  }
+}
+
 // A batch gives every row what it gets alone: the parts of a row are cut otherwise there.
 TEST_F(SampleDevice, BatchesDoNotChangeTokens) {
   Memory memory;

@@ -172,6 +172,63 @@ TEST_P(Sample, AdjustmentsInTheirOrder) {
   }
 }
 
+std::vector<std::uint32_t> mask_of(std::size_t vocabulary, const std::vector<std::size_t>& tokens) {
+  std::vector<std::uint32_t> words((vocabulary + 31) / 32);
+  for (const std::size_t token : tokens) words[token / 32] |= 1u << token % 32;
+  return words;
+}
+
+TEST_P(Sample, OnlyAllowedTokensAreDrawn) {
+  const std::vector<float> logits = random_logits(67, 2, 13);  // the last word has three bits
+  for (Context* const ctx : contexts()) {
+    for (auto& [name, row] : filter_settings()) {
+      for (const std::vector<std::size_t>& tokens :
+           {std::vector<std::size_t>{0, 3, 31, 32, 40, 63, 64, 66}, {66}, {0}}) {
+        SCOPED_TRACE(fmt::format("{}, {} tokens", name, tokens.size()));
+        const std::vector<std::uint32_t> mask = mask_of(67, tokens);
+        const std::vector<std::int32_t> forbidden = {31};
+        row.allowed = mask;
+        row.forbidden = forbidden;
+        row.top_logprobs = 20;
+        const std::vector<double> p = reference::sampling_distribution(logits, row);
+        const std::vector<SampleRow> rows = draws(row, 500);
+        const std::vector<SampleResult> results = sample_copies(*ctx, logits, rows);
+        check_distribution(results, p);
+        // Log-probabilities are those of the allowed tokens among themselves.
+        SampleRow natural = row;
+        natural.params = {};
+        const std::vector<double> q = reference::sampling_distribution(logits, natural);
+        EXPECT_EQ(results[0].top_count, static_cast<int>(tokens.size()) - (tokens.size() > 1 ? 1 : 0));
+        EXPECT_NEAR(results[0].logprob, std::log(q[std::size_t(results[0].token)]), 1e-5);
+      }
+    }
+  }
+}
+
+TEST_P(Sample, GreedyTakesTheBestAllowedToken) {
+  std::vector<float> logits = random_logits(201'088, 1, 14);
+  logits[150'000] = logits[77] = 40.f;
+  logits[201'087] = 30.f;
+  SampleRow row;
+  row.params.temperature = 0;
+  row.top_logprobs = 0;
+  for (const auto& [tokens, best] : std::vector<std::pair<std::vector<std::size_t>, std::int32_t>>{
+           {{5, 78, 201'087}, 201'087}, {{77, 78, 150'000}, 77}, {{123'456}, 123'456}}) {
+    const std::vector<std::uint32_t> mask = mask_of(logits.size(), tokens);
+    row.allowed = mask;
+    const SampleResult r = sample_one(context(), logits, row);
+    EXPECT_EQ(r.token, best);
+    if (tokens.size() == 1) {
+      EXPECT_EQ(r.logprob, 0);
+    }
+  }
+  const std::vector<std::uint32_t> nothing = mask_of(logits.size(), {});
+  row.allowed = nothing;
+  EXPECT_THROW(sample_one(context(), logits, row), Error);
+  row.allowed = std::span(nothing).first(10);
+  EXPECT_THROW(sample_one(context(), logits, row), Error);
+}
+
 TEST_P(Sample, LogprobsIgnoreTemperatureAndFilters) {
   const std::vector<float> logits = random_logits(500, 3, 9, true);  // ties: lower ids first
   SampleRow row;

@@ -40,8 +40,8 @@ struct RowParameters {
   int top_logprobs;       // -1 = no logprobs
   bool greedy, filtered;  // filtered: any of top_k, typical, top_p, min_p
   // The row's entries: where they begin, in bytes behind the parameters of the first row, and how many they are.
-  std::int64_t bias_at, counts_at, forbidden_at;
-  std::int64_t bias, counts, forbidden;
+  std::int64_t bias_at, counts_at, forbidden_at, allowed_at;
+  std::int64_t bias, counts, forbidden, allowed;  // allowed: words of the mask, 0 = no mask
 };
 
 // What `finish` searches.
@@ -246,7 +246,7 @@ __device__ void each_logit(const Call& c, const Place& at, Body&& body) {
   }
 }
 
-// Bias, penalties and forbidden tokens, in this order. One block a row.
+// Bias, penalties, forbidden tokens and the mask, in this order. One block a row.
 __global__ void __launch_bounds__(kThreads) adjust(Call c) {
   grid_dependency_wait();
   const RowParameters& p = c.rows[blockIdx.x];
@@ -275,6 +275,13 @@ __global__ void __launch_bounds__(kThreads) adjust(Call c) {
   const std::int32_t* const forbidden = reinterpret_cast<const std::int32_t*>(entries + p.forbidden_at);
   for (std::int64_t i = threadIdx.x; i < p.forbidden; i += kThreads) {
     if (inside(forbidden[i])) logits[forbidden[i]] = -INFINITY;
+  }
+  // A warp a word, a lane a bit: stores of neighbours go together.
+  const std::uint32_t* const allowed = reinterpret_cast<const std::uint32_t*>(entries + p.allowed_at);
+  const int lane = threadIdx.x % kWarp;
+  for (std::int64_t i = threadIdx.x / kWarp; i < p.allowed; i += kThreads / kWarp) {
+    const std::int64_t token = i * 32 + lane;
+    if (token < c.vocabulary && (allowed[i] >> lane & 1) == 0) logits[token] = -INFINITY;
   }
 }
 

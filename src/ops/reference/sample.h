@@ -12,7 +12,7 @@
 
 namespace gov::reference {
 
-// The logits after bias, penalties and forbidden tokens.
+// The logits after bias, penalties, forbidden tokens and the mask.
 inline std::vector<double> adjusted_logits(std::span<const float> raw, const ops::SampleRow& row) {
   std::vector<double> logits(raw.begin(), raw.end());
   for (const auto& [token, bias] : row.bias) logits[std::size_t(token)] += double(bias);
@@ -22,6 +22,9 @@ inline std::vector<double> adjusted_logits(std::span<const float> raw, const ops
     if (in_output > 0) l -= double(row.params.presence_penalty) + double(row.params.frequency_penalty) * in_output;
   }
   for (const auto token : row.forbidden) logits[std::size_t(token)] = -std::numeric_limits<double>::infinity();
+  for (std::size_t token = 0; token < logits.size() && !row.allowed.empty(); ++token) {
+    if ((row.allowed[token / 32] >> token % 32 & 1) == 0) logits[token] = -std::numeric_limits<double>::infinity();
+  }
   return logits;
 }
 
