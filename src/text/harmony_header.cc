@@ -164,8 +164,9 @@ class HeaderReader {
     }
     channel_ = found;
     const std::string_view behind = word.substr(found.size());
-    if (behind.empty() || behind.starts_with("to=")) return begin + found.size();
+    if (behind.empty()) return begin + found.size();
     count(Repair::kBadChannel);
+    if (behind.starts_with("to=")) return begin + found.size();
     // With <|message|> it belongs to the header and means nothing; without, it is where the content begins.
     return begin + (rules_.has_message ? word.size() : found.size());
   }

@@ -96,8 +96,8 @@ void check_row(const Json::Array& row, const Pool& pool) {
   for (const Json& index : row[3].array()) messages.push_back(pool.messages[static_cast<std::size_t>(index.integer())]);
 
   const auto ids = render_harmony(o200k(), *HarmonyTokens::find(o200k()), messages, options);
-  EXPECT_EQ(digest(ids), fmt::format("{} {}", row[4].integer(), row[5].string()))
-      << Json(row).dump() << "\n" << o200k().decode(ids);
+  EXPECT_EQ(digest(ids), fmt::format("{} {}", row[4].integer(), row[5].string())) << Json(row).dump() << "\n"
+                                                                                  << o200k().decode(ids);
   if (row.size() <= 6) return;
   std::vector<std::int32_t> full;
   for (const Json& id : row[6].array()) full.push_back(static_cast<std::int32_t>(id.integer()));
