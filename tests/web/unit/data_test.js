@@ -1,0 +1,144 @@
+import { check, equal, ok } from "./check.js";
+import * as tree from "/conversation.js";
+import { events } from "/api.js";
+import { shares, summary } from "/heatmap.js";
+import { request_fields } from "/settings.js";
+import { prepare_image, kLimits } from "/images.js";
+import { Store } from "/store.js";
+
+const texts = (conversation) => tree.path_to(conversation).map((m) => m.content).join(" ");
+function sample() {
+  const c = tree.new_conversation({ system: "Be brief" });
+  const q = tree.add_message(c, null, { role: "user", content: "q" });
+  const a = tree.add_message(c, q.id, { role: "assistant", content: "a", reasoning: "r" });
+  return { c, q, a };
+}
+
+await check("branches", () => {
+  const { c, q, a } = sample();
+  const b = tree.add_message(c, q.id, { role: "assistant", content: "b" });
+  b.created = a.created + 1;
+  const d = tree.add_message(c, b.id, { role: "user", content: "d" });
+  equal(texts(c), "q b d");
+  equal(tree.siblings(c, a).map((m) => m.content), ["a", "b"]);
+  tree.select_branch(c, a.id);
+  equal(texts(c), "q a");
+  tree.select_branch(c, b.id);
+  equal(texts(c), "q b d");
+  tree.remove_message(c, b.id);
+  equal(texts(c), "q a");
+  ok(!c.messages[d.id], "what follows a removed message goes with it");
+});
+await check("messages on the wire", () => {
+  const { c, a } = sample();
+  a.tool_calls = [{ id: "1", name: "f", arguments: "{}" }];
+  const t = tree.add_message(c, a.id, { role: "tool", content: "out", tool_call_id: "1" });
+  tree.add_message(c, t.id, { role: "assistant", content: "" });
+  equal(tree.request_messages(c), [
+    { role: "system", content: "Be brief" }, { role: "user", content: "q" },
+    { role: "assistant", content: "a", reasoning_content: "r", tool_calls: [{ id: "1", type: "function", function: { name: "f", arguments: "{}" } }] },
+    { role: "tool", tool_call_id: "1", content: "out" }]);
+  const p = tree.new_conversation();
+  tree.add_message(p, null, { role: "user", content: "what?", images: [{ url: "data:image/png;base64,AA==" }] });
+  equal(tree.request_messages(p)[0].content, [{ type: "image_url", image_url: { url: "data:image/png;base64,AA==" } }, { type: "text", text: "what?" }]);
+});
+await check("export and import", () => {
+  const { c } = sample();
+  const copy = tree.checked_conversation(JSON.parse(JSON.stringify(c)));
+  equal(texts(copy), "q a");
+  equal(copy.settings, { system: "Be brief" });
+  ok(copy.id !== c.id, "an import never replaces a chat");
+});
+await check("hostile imports", () => {
+  const m = (id, parent, more = {}) => ({ id, parent, role: "user", content: "x", ...more });
+  for (const bad of [null, 1, "x", [], {}, { messages: null }, { messages: { a: null } }, { messages: { a: m("a", null, { role: "system" }) } }, { messages: { a: m("a", "b"), b: m("b", "a") } }, { messages: { a: m("a", "gone") } }]) {
+    equal(tree.checked_conversation(bad), null, JSON.stringify(bad));
+  }
+  const evil = tree.checked_conversation({ messages: { __proto__: null, a: m("a", null, { content: 5, images: [{ url: "https://evil.org/x.png" }, { url: "data:image/svg+xml;base64,AA==" }, { url: "data:image/png;base64,AA==", name: {} }], extra: 1, stats: { completion: 3, x: "<b>" } }) }, settings: { system: {}, top_p: 0.5 } });
+  const [message] = tree.path_to(evil);
+  equal(message.content, "");
+  equal(message.images, [{ url: "data:image/png;base64,AA==", name: "" }]);
+  equal(message.stats, { completion: 3 });
+  ok(!("extra" in message), "unknown members are dropped");
+  equal(evil.settings, { top_p: 0.5 });
+});
+await check("titles", () => {
+  const c = tree.new_conversation();
+  equal(tree.title_of(c), "New chat");
+  tree.add_message(c, null, { role: "user", content: "  a\n b " + "c".repeat(80) });
+  equal(tree.title_of(c).length, 60);
+});
+
+await check("server-sent events, cut anywhere", async () => {
+  const text = ": hello\r\n\r\ndata: a\r\ndata:b\r\n\r\nevent: error\ndata: {\"x\": \"ü€\"}\n\nid: 3\rdata: last\r\r\ndata: never";
+  const bytes = new TextEncoder().encode(text);
+  for (let size = 1; size < 9; size++) {
+    const stream = new ReadableStream({ start(control) {
+      for (let at = 0; at < bytes.length; at += size) control.enqueue(bytes.slice(at, at + size));
+      control.close();
+    } });
+    const got = [];
+    for await (const { event, data } of events(stream)) got.push([event, data]);
+    equal(got, [["message", "a\nb"], ["error", '{"x": "ü€"}'], ["message", "last"]], `pieces of ${size}`);
+  }
+});
+await check("load of experts", () => {
+  equal(shares([[1, 3], [0, 0]]), [[0.25, 0.75], [0, 0]]);
+  equal(summary([0.25, 0.25, 0.25, 0.25]).effective.toFixed(6), "4.000000");
+  equal(summary([0, 1, 0]), { busiest: 1, share: 1, effective: 1 });
+  equal(summary([0, 0]).effective, 0);
+});
+await check("settings on the wire", () => {
+  equal(request_fields({ system: "s", temperature: 0, max_tokens: 5, reasoning_effort: "low" }), { temperature: 0, max_completion_tokens: 5, reasoning_effort: "low" });
+  equal(request_fields({ tools: '[{"name": "f"}]' }), { tools: [{ type: "function", function: { name: "f" } }] });
+  equal(request_fields({ schema: "{}" }).response_format.json_schema, { name: "answer", strict: true, schema: {} });
+  for (const bad of [{ tools: "{" }, { tools: "{}" }, { tools: "[1]" }, { tools: "[{}]" }, { schema: "[]" }, { schema: "null" }]) {
+    let message = "";
+    try { request_fields(bad); } catch (error) { message = error.message; }
+    ok(/^(Tools|Answer schema): /.test(message), `${JSON.stringify(bad)}: ${message}`);
+  }
+});
+
+async function picture(width, height, type = "image/png") {
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  canvas.getContext("2d").fillRect(0, 0, width / 2, height);
+  return new File([await new Promise((resolve) => canvas.toBlob(resolve, type))], "p.x");
+}
+await check("pictures within the limits are sent as they are", async () => {
+  for (const type of ["image/png", "image/jpeg", "image/webp"]) {
+    const file = await picture(30, 20, type), image = await prepare_image(file);
+    ok(image.url.startsWith(`data:${type};base64,`), image.url.slice(0, 30));
+    equal(image.note, "");
+    equal(atob(image.url.split(",")[1]).length, file.size, type);
+  }
+});
+await check("huge pictures are made smaller", async () => {
+  const image = await prepare_image(await picture(6000, 1500));
+  equal([image.width, image.height], [kLimits.side, 1024]);
+  ok(/from 6000 × 1500/.test(image.note), image.note);
+});
+await check("what is no picture is refused", async () => {
+  for (const content of ["", "<svg xmlns='http://www.w3.org/2000/svg'/>", "hello", "\x89PNG\r\n\x1a\nbroken"]) {
+    let message = "";
+    try { await prepare_image(new File([Uint8Array.from(content, (c) => c.charCodeAt(0))], "x.png", { type: "image/png" })); } catch (error) { message = error.message; }
+    ok(/^is /.test(message), `${content}: ${message}`);
+  }
+});
+
+await check("the store keeps, lists and forgets", async () => {
+  for (const store of [await new Store().open(), Object.assign(new Store(), { persistent: false })]) {
+    await store.clear();
+    const { c } = sample(), other = sample().c;
+    other.updated = c.updated + 5;
+    await store.put(c);
+    await store.put(other);
+    equal((await store.list()).map((row) => row.id), [other.id, c.id]);
+    equal(texts(await store.get(c.id)), "q a");
+    await store.remove(other.id);
+    equal((await store.all()).length, 1);
+    await store.clear();
+    equal((await store.list()).length, 0);
+  }
+});
