@@ -80,6 +80,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
   CacheSize size = choose_cache_size(model, options);
   note_cache_size(model, size, options, log);
   impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), size, pool);
+  impl_->runner.count_experts(impl_->stats.experts);
   impl_->update_block_counts();
   if (const DecodeRunner* decode = impl_->runner.decode(); decode != nullptr)
     log.info("decode path: {}", decode->path());

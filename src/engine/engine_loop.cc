@@ -122,6 +122,10 @@ std::int64_t EngineLoop::running() const {
   return impl_->published.running;
 }
 
+const EngineOptions& EngineLoop::engine_options() const { return impl_->engine.options(); }
+
+const LoopLimits& EngineLoop::limits() const { return impl_->limits; }
+
 bool EngineLoop::failed() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->broken;

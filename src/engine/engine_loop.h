@@ -39,6 +39,8 @@ class EngineLoop {
   EngineStats stats() const;
   std::int64_t waiting() const;  // requests not started yet
   std::int64_t running() const;
+  const EngineOptions& engine_options() const;
+  const LoopLimits& limits() const;
   bool failed() const;  // the device is lost; readiness is gone
 
  private:

@@ -40,6 +40,12 @@ ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
   decode_.emplace(model, cache_, acts_, plan.limits.max_sequences, max_blocks, plan.decode_path);
 }
 
+void ModelRunner::count_experts(ExpertLoad& load) {
+  if (model_.device != DeviceKind::kCpu) return;
+  load.begin(model_.config);
+  acts_.load = &load;
+}
+
 std::int64_t ModelRunner::encode_images(const ScheduledRows& rows) {
   RequestState& state = *rows.sequence->request;
   const std::int64_t tokens = model_.config.vision.tokens();

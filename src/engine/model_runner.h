@@ -38,6 +38,8 @@ class ModelRunner {
   static std::int64_t most_images(DeviceKind device) { return device == DeviceKind::kCpu ? 1 : 4; }
 
   Context& context() { return ctx_; }
+  // From now on the rows of each expert are added to `load`; on a GPU nothing is counted.
+  void count_experts(ExpertLoad& load);
   // Null on the CPU.
   const DecodeRunner* decode() const { return decode_ ? &*decode_ : nullptr; }
 

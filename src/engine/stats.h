@@ -6,6 +6,7 @@
 #include <string>
 
 #include "model/decode.h"
+#include "model/expert_load.h"
 
 namespace gov {
 
@@ -45,6 +46,7 @@ struct EngineStats {
   // On a GPU: the path that decode steps take, and how many were run from graphs.
   std::string decode_path;
   DecodeStats decode;
+  ExpertLoad experts;        // on the CPU
   bool device_lost = false;  // the accelerator failed: nothing more will work
 };
 

@@ -3,6 +3,7 @@
 // marked "act" have the type of the run (Place::dtype); on a GPU that is BF16 in fast runs, F32 in exact ones.
 
 #include "model/config.h"
+#include "model/expert_load.h"
 #include "tensor/arena.h"
 
 namespace gov {
@@ -31,6 +32,7 @@ struct Activations {
   Tensor logits;              // F32 [R, V]
   Arena arena;
   std::int64_t max_rows = 0, max_logits_rows = 0;
+  ExpertLoad* load = nullptr;  // on the CPU: where rows go is added to it
 
   Activations(const Config& config, std::int64_t max_rows, std::int64_t max_logits_rows, const Place& place = {});
   Activations(const Activations&) = delete;

@@ -17,6 +17,7 @@ void moe_block(Context& ctx, const Model& model, std::int64_t layer, const Batch
   ops::rms_norm(ctx, x, w.norm, c.rms_norm_eps, normed);
   ops::router(ctx, normed, w.router, w.router_bias, w.vision_bias, w.vision_bias ? batch.modality : Tensor(), logits,
               indices, weights);
+  if (acts.load) acts.load->count(layer, c.num_local_experts, indices, batch.modality);
   ops::moe(ctx, normed, indices, weights, w.gate_up, w.down, c.swiglu_alpha, c.swiglu_limit, x);
 
   if (!ctx.trace) return;

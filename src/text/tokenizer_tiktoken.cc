@@ -1,11 +1,11 @@
 // .tiktoken rank files: "base64 rank" lines. tiktoken merges the pair whose joined bytes have the lowest rank, so every
 // way to cut a token into two tokens is a merge with the token's own rank.
 
-#include <array>
 #include <charconv>
 #include <string>
 #include <utility>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "text/tokenizer_data.h"
 
@@ -18,37 +18,6 @@ constexpr std::size_t kMaxMerges = 64u << 20;
 constexpr std::int32_t kO200kRanks = 199998;
 constexpr std::int32_t kCl100kRanks = 100256;
 constexpr std::int32_t kHarmonySize = 201088;
-
-constexpr std::array<std::int16_t, 256> make_base64_values() {
-  std::array<std::int16_t, 256> values{};
-  values.fill(-1);
-  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  for (std::size_t i = 0; i < kDigits.size(); ++i) {
-    values[static_cast<unsigned char>(kDigits[i])] = static_cast<std::int16_t>(i);
-  }
-  return values;
-}
-constexpr std::array<std::int16_t, 256> kBase64Values = make_base64_values();
-
-// Canonical base64 with padding (RFC 4648); false when it is not.
-bool decode_base64(std::string_view text, std::string& out) {
-  out.clear();
-  if (text.empty() || text.size() % 4 != 0) return false;
-  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
-  std::uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text.substr(0, text.size() - padding)) {
-    const int value = kBase64Values[static_cast<unsigned char>(c)];
-    if (value < 0) return false;
-    bits = (bits << 6) | static_cast<std::uint32_t>(value);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      out += static_cast<char>(static_cast<unsigned char>((bits >> count) & 0xFF));
-    }
-  }
-  return (bits & ((1u << count) - 1)) == 0;  // unused bits are zero
-}
 
 void read_ranks(std::string_view text, Vocabulary& vocabulary) {
   std::string bytes;
@@ -67,7 +36,7 @@ void read_ranks(std::string_view text, Vocabulary& vocabulary) {
     if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size() || rank < 0) {
       fail(ErrorCode::kCorrupt, "tiktoken ranks: line {} is not \"base64 rank\": {}", line_number, printable(line, 60));
     }
-    if (!decode_base64(line.substr(0, space), bytes)) {
+    if (!base64_decode(line.substr(0, space), bytes)) {
       fail(ErrorCode::kCorrupt, "tiktoken ranks: line {}: not valid base64", line_number);
     }
     total += bytes.size();

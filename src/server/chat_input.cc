@@ -1,0 +1,175 @@
+#include "server/chat_input.h"
+
+#include <algorithm>
+
+#include "server/api_error.h"
+
+namespace gov::server {
+namespace {
+
+constexpr const char* kFunctions = "functions";
+
+bool is_instructions(const HarmonyMessage& m) {
+  return m.role == HarmonyRole::kSystem || m.role == HarmonyRole::kDeveloper;
+}
+
+std::string text_of(const HarmonyMessage& message) {
+  std::string text;
+  for (const ContentPart& part : message.content) text += part.text;
+  return text;
+}
+
+bool uses_tools(const ChatInput& input) {
+  return !input.tools.empty() || std::any_of(input.messages.begin(), input.messages.end(), [](const HarmonyMessage& m) {
+           return m.role == HarmonyRole::kTool || !m.recipient.empty();
+         });
+}
+
+std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInput& input) {
+  SystemContent system;
+  system.current_date = rules.date;
+  const std::string effort = input.effort.empty() ? rules.default_effort : input.effort;
+  system.reasoning_effort = effort == "none" || effort == "minimal" ? "low" : effort;
+  DeveloperContent developer;
+  std::size_t next = 0;
+  for (; next < input.messages.size() && is_instructions(input.messages[next]); ++next) {
+    const std::string text = text_of(input.messages[next]);
+    if (!developer.instructions.empty() && !text.empty()) developer.instructions += "\n\n";
+    developer.instructions += text;
+  }
+  if (!input.tools.empty()) {
+    ToolNamespace tools{kFunctions, std::nullopt, {}};
+    for (const ToolSpec& tool : input.tools) tools.functions.push_back(tool.function);
+    developer.tools.push_back(std::move(tools));
+  }
+  developer.response_format = input.format;
+
+  std::vector<HarmonyMessage> messages;
+  const auto add = [&](HarmonyRole role, std::string text) {
+    HarmonyMessage message;
+    message.role = role;
+    message.content = {{ContentPart::Kind::kText, std::move(text)}};
+    messages.push_back(std::move(message));
+  };
+  add(HarmonyRole::kSystem, system_text(system, !input.tools.empty()));
+  if (std::string text = developer_text(developer); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
+  for (; next < input.messages.size(); ++next) {
+    const HarmonyMessage& message = input.messages[next];
+    if (is_instructions(message)) {
+      DeveloperContent later;
+      later.instructions = text_of(message);
+      if (std::string text = developer_text(later); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
+    } else {
+      messages.push_back(message);
+    }
+  }
+  return messages;
+}
+
+const char* plain_role(HarmonyRole role) {
+  switch (role) {
+    case HarmonyRole::kSystem: return "system";
+    case HarmonyRole::kDeveloper: return "developer";
+    case HarmonyRole::kUser: return "user";
+    case HarmonyRole::kAssistant: return "assistant";
+    case HarmonyRole::kTool: return "tool";
+  }
+  return "user";
+}
+
+// Reasoning of the past is not told to a model that does not reason.
+std::vector<ChatMessage> plain_messages(const ChatInput& input) {
+  std::vector<ChatMessage> messages;
+  for (const HarmonyMessage& message : input.messages) {
+    if (message.channel == "analysis") continue;
+    messages.push_back({plain_role(message.role), message.content});
+  }
+  return messages;
+}
+
+std::shared_ptr<const Grammar> final_format(const PromptRules& rules, const ChatInput& input) {
+  if (input.json_object) return rules.schemas->json_object();
+  if (!input.format) return nullptr;
+  try {
+    return rules.schemas->schema(input.format->schema);
+  } catch (const Error& error) {
+    throw ApiError(400, "invalid_request_error", fmt::format("response_format: {}", printable(error.what(), 400)),
+                   "response_format", "invalid_schema");
+  }
+}
+
+// A schema that asks for nothing in particular, or one that is not strict and has something that cannot be enforced, gives
+// any JSON object.
+std::shared_ptr<const Grammar> arguments_grammar(const PromptRules& rules, const ToolSpec& tool) {
+  if (!tool.function.parameters) return rules.schemas->json_object();
+  try {
+    return rules.schemas->schema(*tool.function.parameters);
+  } catch (const Error& error) {
+    if (!tool.strict) return rules.schemas->json_object();
+    throw ApiError(400, "invalid_request_error",
+                   fmt::format("tools: function {}: {}", tool.function.name, printable(error.what(), 400)), "tools",
+                   "invalid_schema");
+  }
+}
+
+std::vector<ToolRule> tool_rules(const PromptRules& server, const ChatInput& input) {
+  std::vector<ToolRule> rules;
+  const std::vector<std::string>& names = input.tool_choice.names;
+  for (const ToolSpec& tool : input.tools) {
+    if (!names.empty() && std::find(names.begin(), names.end(), tool.function.name) == names.end()) continue;
+    rules.push_back({fmt::format("{}.{}", kFunctions, tool.function.name), arguments_grammar(server, tool)});
+  }
+  return rules;
+}
+
+void harmony_rules(const PromptRules& server, const ChatInput& input, ChatPrompt& prompt) {
+  OutputRules rules;
+  rules.tools = tool_rules(server, input);
+  rules.tool_choice = input.tools.empty() ? OutputRules::ToolChoice::kNone : input.tool_choice.kind;
+  rules.analysis = input.effort != "none";
+  rules.max_reasoning_tokens = input.max_reasoning;
+  rules.final_format = final_format(server, input);
+  if (!input.tools.empty() || rules.final_format || !rules.analysis || rules.max_reasoning_tokens >= 0) {
+    prompt.rules = std::move(rules);
+  }
+}
+
+void plain_rules(const PromptRules& server, const ChatInput& input, ChatPrompt& prompt) {
+  OutputRules rules;
+  rules.in_header = false;
+  rules.tool_choice = OutputRules::ToolChoice::kNone;
+  rules.final_format = final_format(server, input);
+  if (rules.final_format) prompt.rules = std::move(rules);
+}
+
+void add_stop(std::vector<std::int32_t>& stops, std::int32_t id) {
+  if (std::find(stops.begin(), stops.end(), id) == stops.end()) stops.push_back(id);
+}
+
+}  // namespace
+
+ChatPrompt make_prompt(const Tokenizer& tokenizer, const PromptRules& rules, const ChatInput& input) {
+  ChatPrompt prompt;
+  prompt.harmony = rules.format == PromptRules::Format::kHarmony || (rules.tokens && uses_tools(input));
+  if (prompt.harmony) {
+    for (const ToolSpec& tool : input.tools) prompt.tool_names.push_back(fmt::format("{}.{}", kFunctions, tool.function.name));
+    HarmonyRenderOptions options = rules.harmony;
+    options.preserve_thinking = input.preserve_thinking;
+    prompt.ids = render_harmony(tokenizer, *rules.tokens, with_system(rules, input), options);
+    prompt.stop_tokens = {rules.tokens->return_token, rules.tokens->call};  // also where a model's files do not say so
+    harmony_rules(rules, input, prompt);
+    return prompt;
+  }
+  if (uses_tools(input)) {
+    throw ApiError(400, "invalid_request_error", "tools: this model's tokenizer has no tokens for tool calls", "tools",
+                   "unsupported_parameter");
+  }
+  ChatOptions options;
+  options.format = ChatFormat::kPlain;
+  prompt.ids = render_chat(tokenizer, plain_messages(input), options);
+  if (const auto end = tokenizer.find_special("<|end|>")) add_stop(prompt.stop_tokens, *end);
+  plain_rules(rules, input, prompt);
+  return prompt;
+}
+
+}  // namespace gov::server

@@ -1,0 +1,62 @@
+#include "server/generation.h"
+
+namespace gov::server {
+
+void Generation::submit(ApiContext& context, Request request, const std::shared_ptr<Strand>& strand, GenerationCalls calls) {
+  if (context.stopping) fail(ErrorCode::kUnavailable, "the server is stopping");
+  const auto self = shared_from_this();
+  prompt_tokens_ = static_cast<std::int64_t>(request.prompt.size());
+  const auto shared_calls = std::make_shared<GenerationCalls>(std::move(calls));
+  const bool scores = request.options.logprobs >= 0;
+  const std::int64_t id = context.live.add(self);
+  request.cancel = &cancel_;
+  request.on_token = [self, strand, shared_calls, scores](const TokenEvent& event) {
+    if (event.token >= 0) ++self->generated_;
+    if (!shared_calls->token) return;
+    TokenPiece piece{event.choice, std::string(event.text), {event.token, 0.f, {}}};
+    if (scores) {
+      piece.score.logprob = event.logprob;
+      piece.score.top.assign(event.top_logprobs.begin(), event.top_logprobs.end());
+    }
+    strand->post([self, shared_calls, piece = std::move(piece)]() mutable {
+      if (!self->cancel_) shared_calls->token(std::move(piece));
+    });
+  };
+  try {
+    context.loop.submit(std::move(request), [&context, self, strand, shared_calls, id](RequestResult result, std::exception_ptr error) {
+      auto shared_result = std::make_shared<RequestResult>(std::move(result));
+      strand->post([&context, self, shared_calls, id, shared_result, error] {
+        if (error) shared_calls->failed(to_api_error(error));
+        else shared_calls->done(std::move(*shared_result));
+        *shared_calls = {};  // what they hold may hold this generation
+        context.live.remove(id);
+      });
+    });
+  } catch (...) {
+    context.live.remove(id);
+    throw;
+  }
+}
+
+void count_usage(ApiContext& context, const Usage& usage, const RequestResult& result) {
+  ApiCounters& c = context.counters;
+  c.prompt_tokens += usage.prompt;
+  c.cached_tokens += usage.cached;
+  c.image_tokens += usage.image;
+  c.generated_tokens += usage.completion;
+  c.reasoning_tokens += usage.reasoning;
+  if (usage.completion == 0) return;
+  ++c.first_tokens;
+  c.first_token_seconds += result.first_token_seconds;
+  c.token_seconds += result.total_seconds - result.first_token_seconds;
+}
+
+void cancel_with(Responder& responder, const std::shared_ptr<Generation>& generation) {
+  responder.on_cancel([weak = std::weak_ptr<Generation>(generation)] {
+    if (const auto g = weak.lock()) g->cancel();
+  });
+}
+
+ApiError stopping_error() { return {503, "service_unavailable", "the server is stopping", "", "unavailable"}; }
+
+}  // namespace gov::server
