@@ -14,7 +14,7 @@ namespace {
 using Kind = HarmonyEvent::Kind;
 using Repair = HarmonyRepair;
 
-// A header of 64 tokens has no end.
+// A header of so many tokens, besides the name of a tool, has no end.
 constexpr std::size_t kMaxHeaderTokens = 64;
 
 // What the text of a header can begin with when the start token is missing.
@@ -42,6 +42,9 @@ struct HarmonyParser::State {
 
   State(const Tokenizer& t, const HarmonyTokens& ids, Options o)
       : tokenizer(t), tokens(ids), options(std::move(o)), assistant(tokenizer.encode("assistant")) {
+    for (const std::string& tool : options.tools) {
+      max_header_tokens = std::max(max_header_tokens, kMaxHeaderTokens + tokenizer.encode(tool).size());
+    }
     if (options.in_header) {
       begin_header(false);
       return;
@@ -179,7 +182,7 @@ struct HarmonyParser::State {
   void decide(Events& events) {
     const Guess what = guess(header_bytes());
     if (what == Guess::kHeader) phase = Phase::kHeader;
-    else if (what == Guess::kContent || header_ids.size() >= kMaxHeaderTokens) open_guessed_content(events);
+    else if (what == Guess::kContent || header_ids.size() >= max_header_tokens) open_guessed_content(events);
   }
 
   void in_guess(std::int32_t token, Events& events) {
@@ -218,7 +221,7 @@ struct HarmonyParser::State {
     }
     if (is_other_special(token)) count(Repair::kStrayControl);
     header_ids.push_back(token);
-    if (header_ids.size() >= kMaxHeaderTokens) open(false, events);
+    if (header_ids.size() >= max_header_tokens) open(false, events);
   }
 
   void in_content(std::int32_t token, Events& events) {
@@ -241,6 +244,7 @@ struct HarmonyParser::State {
   HarmonyTokens tokens;
   Options options;
   std::vector<std::int32_t> assistant;  // the role's ids
+  std::size_t max_header_tokens = kMaxHeaderTokens;
   HarmonyRepairs repairs{};
 
   Phase phase = Phase::kHeader;

@@ -66,8 +66,8 @@ struct Message {
 };
 
 std::vector<Message> parse(const gov::Tokenizer& tokenizer, const gov::HarmonyTokens& tokens,
-                           const std::vector<std::int32_t>& ids, bool in_header) {
-  gov::HarmonyParser parser(tokenizer, tokens, {.in_header = in_header, .tools = {"functions.f", "python"}});
+                           const std::vector<std::int32_t>& ids, bool in_header, const std::string& tool) {
+  gov::HarmonyParser parser(tokenizer, tokens, {.in_header = in_header, .tools = {"functions.f", tool}});
   std::vector<HarmonyEvent> events;
   for (const std::int32_t id : ids) parser.append(id, events);
   parser.finish(events);
@@ -101,7 +101,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const gov::HarmonyTokens tokens = gov::HarmonyTokens::find(tokenizer).value();
   if (size == 0) return 0;
   const std::vector<std::int32_t> ids = tokens_of(tokenizer, data + 1, size - 1);
-  const std::vector<Message> messages = parse(tokenizer, tokens, ids, data[0] % 2 == 0);
+  const std::vector<Message> messages = parse(tokenizer, tokens, ids, data[0] % 2 == 0, "python");
   for (const Message& message : messages) {
     gov::HarmonyMessage header = message.header;
     for (const bool anew : {false, true}) {
@@ -110,7 +110,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
           gov::render_harmony(tokenizer, tokens, {&header, 1}, {.add_generation_prompt = false});
       if (header.role != gov::HarmonyRole::kAssistant) continue;
       prompt.erase(prompt.begin(), prompt.begin() + 1 + std::string_view("assistant").size());
-      const std::vector<Message> again = parse(tokenizer, tokens, prompt, true);
+      const std::vector<Message> again = parse(tokenizer, tokens, prompt, true, header.recipient);
       check(again.size() == 1 && again[0].content == message.content);
       check(again[0].header.recipient == header.recipient && again[0].header.channel == header.channel);
     }

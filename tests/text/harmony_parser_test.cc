@@ -190,6 +190,11 @@ TEST(HarmonyParser, TakesContentWithoutItsToken) {
   const Parse p = parse_text("<|channel|>analysis" + words + "<|message|>!<|end|>");
   EXPECT_EQ(summary(p), "assistant analysis |" + words.substr(1) + "!|");
   EXPECT_EQ(p.count(Repair::kMissingMessageToken), 1);
+  // The long name of a tool is no endless header.
+  const std::string name = "functions." + std::string(60, 'Q') + "_1_2";
+  const Ids call = ids_of_text(nano(), "<|channel|>commentary to=" + name + " <|constrain|>json<|message|>{}<|call|>");
+  EXPECT_GT(call.size(), 70u);
+  EXPECT_EQ(summary(parse(nano(), call, {.tools = {name}})), "assistant>" + name + " commentary json |{}|");
   Ids split = ids_of_text(o200k(), "<|channel|>analysis<|constrain|>");
   while (split.size() < 63) split.push_back(o200k().encode(" x")[0]);
   for (const char byte : std::string_view("\xC3\xA9")) split.push_back(*o200k().find_token({&byte, 1}));

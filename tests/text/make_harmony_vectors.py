@@ -15,7 +15,7 @@ import json, os, random, struct, sys
 
 import jinja2.sandbox
 from openai_harmony import (Author, Conversation, DeveloperContent, HarmonyEncodingName, Message, ReasoningEffort,
-                            RenderConversationConfig, Role, SystemContent, TextContent, ToolDescription,
+                            RenderConversationConfig, Role, StreamableParser, SystemContent, TextContent, ToolDescription,
                             ToolNamespaceConfig, load_harmony_encoding)
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "harmony_vectors.jsonl")
@@ -364,6 +364,45 @@ def jinja_ids(template, c, api, mode):
     return encoding.encode(rendered, allowed_special="all")
 
 
+# ---- openai-harmony's parser ---------------------------------------------------------------------------------------
+
+HEADERS = ["<|channel|>analysis", "<|channel|>final", "<|channel|>commentary",
+           "<|channel|>commentary to=functions.f", "<|channel|>commentary to=functions.f json", "<|channel|>commentary to=functions.f <|constrain|>json",
+           "<|channel|>commentary to=functions.f<|constrain|>json", " to=functions.f<|channel|>commentary", " to=functions.f<|channel|>commentary json",
+           " to=functions.f<|channel|>commentary <|constrain|>json", " to=functions.f<|channel|>commentary<|constrain|>json",
+           "<|channel|>analysis to=browser.open code", "<|channel|>analysis to=python"]
+OTHERS = ["user", "system", "developer", "functions.f to=assistant<|channel|>commentary", "browser.open to=assistant<|channel|>analysis"]
+
+
+def parse_row():
+    """["parse", ids, ["role/name/recipient/channel/type/content", ...]]"""
+    ids = []
+    for i in range(rng.randint(1, 3)):
+        other = i > 0 and rng.random() < 0.3
+        header = rng.choice(OTHERS) if other else rng.choice(HEADERS)
+        if i > 0:
+            ids += encoding.encode("<|start|>" + ("" if other else "assistant"), allowed_special="all")
+        ids += encoding.encode(header + "<|message|>", allowed_special="all")
+        if rng.random() < 0.7:
+            ids += encoding.encode(text_of(), disallowed_special=())
+        else:  # bytes that make no characters
+            ids += [rng.choice([*range(0, 256), *range(94, 256)]) for _ in range(rng.randint(1, 6))]
+        ids += encoding.encode(rng.choice(["<|end|>", "<|end|>", "<|return|>", "<|call|>"]), allowed_special="all")
+    if rng.random() < 0.2:
+        ids.pop()
+    parser = StreamableParser(encoding, Role.ASSISTANT)
+    for i in ids:
+        parser.process(i)
+    parser.process_eos()
+    messages = ["/".join([m.author.role.value[0], m.author.name or "", m.recipient or "", m.channel or "",
+                          (m.content_type or "").removeprefix("<|constrain|>"), m.content[0].text]) for m in parser.messages]
+    return ["parse", ids, messages]
+
+
+def text_of():
+    return rng.choice([t for t in TEXTS if len(t) < 40])
+
+
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
@@ -375,15 +414,17 @@ def digest(ids):
 
 
 def interned(m):
-    m = [m["role"], m.get("name", ""), m.get("recipient", ""), m.get("channel", ""), m.get("type", ""), m["texts"]]
+    """role/name/recipient/channel/type/texts, by their first letters where that is clear"""
+    m = "/".join([m["role"][0], m.get("name", ""), m.get("recipient", ""), m.get("channel", "")[:1], m.get("type", ""), " ".join(map(str, m["texts"]))])
     if m not in MESSAGES:
         MESSAGES.append(m)
     return MESSAGES.index(m)
 
 
 def row(c, mode, template, ids, full):
-    """[template mode effort date builtin tools..., instructions, namespaces, messages, count of ids, hash, ids?]"""
-    r = [" ".join([template, mode, c["effort"], c["date"] or "-", *c["builtin"]]), c["instructions"], c["tools"],
+    """[letters of template, mode, effort and built-in tools; date, instructions, namespaces, messages, count of ids, hash, ids?]"""
+    spaces = [s[2] if s[:2] == ["functions", None] else s for s in c["tools"]]
+    r = [template[0] + mode[0] + c["effort"][0] + "".join(tool[0] for tool in c["builtin"]), c["date"], c["instructions"], spaces,
          [interned(m) for m in c["messages"]], *digest(ids)]
     return r + [ids] if full else r
 
@@ -394,7 +435,7 @@ def main():
     for i, c in enumerate(known_shapes() + [random_conversation(wild=k % 2 == 1) for k in range(200)]):
         mode = "completion" if i < 20 else rng.choice(["completion", "completion", "history", "preserve", "training"])
         ids = harmony_ids(c, mode)
-        rows.append(row(c, mode, "harmony", ids, len(ids) < 150 and i % 2 == 0))
+        rows.append(row(c, mode, "harmony", ids, len(ids) < 120 and i % 2 == 0))
         if mode == "completion":
             every = harmony_conversation(c, set(range(len(c["messages"]))))
             same_as_auto += encoding.render_conversation_for_completion(every, Role.ASSISTANT) == ids
@@ -407,7 +448,8 @@ def main():
         except (jinja2.TemplateError, TypeError):  # it refuses some: a description or default of another type
             skipped += 1
             continue
-        rows.append(row(c, mode, "jinja", ids, len(ids) < 170 and len(rows) % 2 == 0))
+        rows.append(row(c, mode, "jinja", ids, len(ids) < 130 and len(rows) % 2 == 0))
+    rows += [parse_row() for _ in range(50)]
     with open(OUT, "w", encoding="utf-8") as f:
         for r in [{"texts": TEXTS, "functions": FUNCTIONS, "messages": MESSAGES}] + rows:
             f.write(json.dumps(r, ensure_ascii=False, separators=(",", ":")) + "\n")
