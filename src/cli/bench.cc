@@ -71,6 +71,7 @@ class Bench {
         pool_(o.common.threads),
         isa_(choose_isa(o.common)) {
     if (o.chunk > 0) types_.chunk = o.chunk;
+    types_.prefix_cache = false;  // what is measured has to be computed
   }
 
   int run() {

@@ -49,6 +49,9 @@ void check_options(const Config& config, DeviceKind device, const EngineOptions&
   if (o.block_size % 8 != 0) {  // ops::attention reads keys by eights
     fail(ErrorCode::kInvalidArgument, "engine option block_size is {}, it must be a multiple of 8", o.block_size);
   }
+  if (!(o.snapshot_share >= 0 && o.snapshot_share <= 1)) {
+    fail(ErrorCode::kInvalidArgument, "engine option snapshot_share is {}, it must be 0 to 1", o.snapshot_share);
+  }
   check_types(device, o);
 }
 
@@ -85,6 +88,20 @@ struct Planner {
   bool fits(std::int64_t context, const KvCacheSpec& spec) const { return plan(context, spec).total() <= limit; }
 };
 
+// Sliding blocks for the windows that the prefix cache keeps: up to eight windows a sequence.
+void add_snapshots(const Planner& planner, std::int64_t context, std::int64_t sequences, KvCacheSpec& spec) {
+  constexpr std::int64_t kSnapshots = 8;
+  const std::int64_t window = full_blocks_needed(spec, planner.model.config.sliding_window) + 1;
+  const std::uint64_t used = planner.plan(context, spec).total(), left = planner.limit - std::min(planner.limit, used);
+  const auto share = static_cast<std::uint64_t>(planner.options.snapshot_share * static_cast<double>(left));
+  const std::int64_t most = std::min(sequences * kSnapshots, full_blocks_needed(spec, context) * sequences) * window;
+  spec.sliding_blocks += largest_that_fits(0, most, [&](std::int64_t count) {
+    KvCacheSpec larger = spec;
+    larger.sliding_blocks += count;
+    return planner.plan(context, larger).total() <= used + share;
+  });
+}
+
 // Up to `sequences` times the blocks of one sequence: first of the sliding pool, which is small, then of the full one.
 KvCacheSpec most_blocks(const Planner& planner, std::int64_t context, std::int64_t sequences) {
   constexpr std::int64_t kMostBlocks = std::numeric_limits<std::int32_t>::max();  // block numbers are 32 bits
@@ -98,6 +115,7 @@ KvCacheSpec most_blocks(const Planner& planner, std::int64_t context, std::int64
     });
   };
   grow(spec.sliding_blocks);
+  if (planner.options.prefix_cache) add_snapshots(planner, context, sequences, spec);
   grow(spec.full_blocks);
   return spec;
 }

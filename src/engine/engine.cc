@@ -42,7 +42,7 @@ struct Engine::Impl {
       : model(m),
         rules(decoding_rules(m.config, tokenizer, std::move(stop_ids))),
         size(cache_size),
-        limits{size.options.max_sequences, size.options.chunk},
+        limits{size.options.max_sequences, size.options.chunk, size.options.prefix_cache},
         scheduler(model.config, size.spec, limits),
         runner(model, {size.spec, limits, size.options.context, size.options.dtype, size.options.decode_path}, pool) {}
 
@@ -53,7 +53,7 @@ struct Engine::Impl {
   void fail_all(std::span<Sequence* const> sequences);
   void start(const Step& step, bool ahead);
   void finish_started();
-  void check_blocks();
+  void check_blocks(Step& step);
   void advance(const Step& step, std::span<const Drawn> drawn);
   void accept(const Drawn& drawn);
   void count_token(Sequence& sequence);
@@ -103,6 +103,10 @@ RequestId Engine::submit(Request request, Timer since) {
   const Request& r = state->request;
   state->prompt = expand_prompt(e.model.config, r.prompt, static_cast<std::int64_t>(r.images.size()));
   state->image_embeds.resize(r.images.size());
+  if (!r.images.empty()) state->rows_per_image = e.model.config.vision.tokens();
+  for (const std::vector<float>& pixels : r.images) {
+    if (e.size.options.prefix_cache) state->image_digests.push_back(sha256(std::as_bytes(std::span(pixels))));
+  }
   state->max_new_tokens = std::min(r.options.max_new_tokens, e.size.options.context - state->prompt.rows());
   for (int choice = 0; choice < r.n; ++choice)
     state->sequences.push_back(std::make_unique<Sequence>(*state, choice, e.rules));
@@ -131,7 +135,7 @@ bool Engine::step() {
     if (e.started.empty()) {
       Step step = e.scheduler.schedule();
       for (const ScheduledRows& rows : step.rows) rows.sequence->request->started = true;
-      e.check_blocks();
+      e.check_blocks(step);
       e.encode_images(step);
       if (e.runner.can_start(step)) {
         e.start(step, /*ahead=*/false);
@@ -169,8 +173,10 @@ void Engine::Impl::encode_images(Step& step) {
   stats.encode_seconds += timer.seconds();
 }
 
-void Engine::Impl::check_blocks() {
+void Engine::Impl::check_blocks(Step& step) {
   if (!size.options.check_blocks) return;
+  runner.copy_blocks(step.copies);  // a block that was copied may be free by now
+  step.copies.clear();
   if (const std::string fault = scheduler.check(); !fault.empty()) throw std::logic_error(fault);
   runner.poison_free_blocks(scheduler.blocks());
 }
@@ -216,7 +222,7 @@ void Engine::Impl::finish_started() {
   const auto goes_on = [](const Sequence* s) { return s && !s->request->ended() && s->can_run_ahead(); };
   Step next;
   if (std::all_of(current.begin(), current.end(), goes_on) && scheduler.schedule_ahead(current, next)) {
-    check_blocks();
+    check_blocks(next);
     start(next, /*ahead=*/true);
   } else {
     runner.copy_blocks(next.copies);  // the tables name the copies already
@@ -234,7 +240,7 @@ void Engine::Impl::finish_started() {
     Sequence* const s = current[i];
     if (!s || s->done || s->request->ended()) continue;
     ++stats.decode_rows;
-    s->computed = s->rows();
+    scheduler.set_computed(*s, s->rows());
     accept({s, drawn[i].result});
     if (s->done) scheduler.remove(*s);
   }
@@ -279,7 +285,7 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
 
 void Engine::Impl::advance(const Step& step, std::span<const Drawn> drawn) {
   for (const ScheduledRows& rows : step.rows) {
-    if (!rows.sequence->request->ended()) rows.sequence->computed = rows.end;
+    if (!rows.sequence->request->ended()) scheduler.set_computed(*rows.sequence, rows.end);
   }
   for (const Drawn& d : drawn) {
     accept(d);
@@ -333,7 +339,7 @@ void Engine::Impl::settle() {
     }
     state->total_seconds = state->timer.seconds();
     ++(state->error ? stats.failed : state->cancelled ? stats.cancelled : stats.finished);
-    state->image_embeds.clear();
+    for (Buffer& embeds : state->image_embeds) embeds = {};
     state->request.images = {};
   }
   std::erase_if(active, [](const RequestState* state) { return state->finished; });
@@ -351,8 +357,9 @@ void Engine::Impl::update_block_counts() {
   const BlockManager& blocks = scheduler.blocks();
   stats.full_blocks = blocks.full().size();
   stats.sliding_blocks = blocks.sliding().size();
-  stats.free_full_blocks = blocks.full().free_count();
-  stats.free_sliding_blocks = blocks.sliding().free_count();
+  stats.free_full_blocks = blocks.full().free_count() + blocks.full().idle_count();
+  stats.free_sliding_blocks = blocks.sliding().free_count() + blocks.sliding().idle_count();
+  stats.prefix = scheduler.prefixes().stats();
   stats.preemptions = scheduler.preemptions();
   if (const DecodeRunner* decode = runner.decode(); decode != nullptr) {
     stats.decode_path = decode->path();
@@ -376,6 +383,8 @@ RequestResult Engine::take(RequestId id) {
   RequestResult result;
   for (const std::unique_ptr<Sequence>& s : taken->sequences) result.choices.push_back(std::move(s->completion));
   result.prompt_tokens = taken->prompt.rows();
+  result.cached_tokens = std::max<std::int64_t>(0, taken->cached_rows);
+  result.image_tokens = taken->rows_per_image * static_cast<std::int64_t>(taken->image_embeds.size());
   result.first_token_seconds = std::max(0.0, taken->first_token_seconds);
   result.total_seconds = taken->total_seconds;
   return result;
@@ -386,6 +395,11 @@ void Engine::cancel(RequestId id) {
   if (state.finished) return;
   state.cancelled = true;
   if (!impl_->stepping) impl_->settle();
+}
+
+void Engine::reset_prefix_cache() {
+  impl_->scheduler.prefixes().reset();
+  impl_->update_block_counts();
 }
 
 const MemoryPlan& Engine::plan() const { return impl_->size.plan; }

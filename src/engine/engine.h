@@ -26,6 +26,11 @@ struct EngineOptions {
   std::uint64_t memory_limit = 0;  // bytes; 0: what the machine or the model's GPU has available
   // On a GPU: the path of decode steps (model/decode.h).
   std::string decode_path = "auto";
+  // Rows that several requests begin with are computed once (engine/prefix_cache.h). Memory for it in the sliding
+  // layers, beside what the sequences need: of the memory that is left for the cache, at most this share; in the full
+  // layers it uses what no sequence needs.
+  bool prefix_cache = true;
+  double snapshot_share = 0.1;
   // For tests: before each step checks who owns which block and fills all free blocks with NaN.
   bool check_blocks = false;
 };
@@ -57,6 +62,9 @@ class Engine {
   RequestResult take(RequestId id);
   // Ends a request; its completions so far are kept with finish reason cancelled. The callback is not called any more.
   void cancel(RequestId id);
+
+  // Forgets all prefixes.
+  void reset_prefix_cache();
 
   const MemoryPlan& plan() const;
   const EngineStats& stats() const;

@@ -195,7 +195,7 @@ void ModelRunner::poison_free_blocks(const BlockManager& blocks) {
   for (std::int64_t layer = 0; layer < model_.config.num_hidden_layers; ++layer) {
     const BlockPool& pool = model_.config.is_sliding(layer) ? blocks.sliding() : blocks.full();
     for (std::int32_t block = 0; block < pool.size(); ++block) {
-      if (pool.owners(block) > 0) continue;
+      if (!pool.is_free(block)) continue;
       // All bits set is NaN in every type of the cache.
       for (const Tensor& cache : {cache_.layer(layer).k, cache_.layer(layer).v}) {
         const Tensor rows = cache.slice(block, 1);

@@ -20,16 +20,39 @@ std::int64_t rows_of(const Step& step) {
   return rows;
 }
 
+// Scores and embeddings need every row of the prompt.
+bool reads_prefixes(const Sequence& sequence) {
+  const Request& request = sequence.request->request;
+  return request.options.prompt_logprobs < 0 && !request.embed;
+}
+
+// What it has in the cache may be wrong.
+bool faulty(const Sequence& sequence) {
+  if (!sequence.request->error) return false;
+  try {
+    std::rethrow_exception(sequence.request->error);
+  } catch (const Error& error) {
+    return error.code() == ErrorCode::kDevice;
+  } catch (...) {
+    return false;
+  }
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const Config& config, const KvCacheSpec& spec, const SchedulerLimits& limits)
-    : config_(config), spec_(spec), limits_(limits), blocks_(spec, config.sliding_window) {}
+    : config_(config),
+      spec_(spec),
+      limits_(limits),
+      blocks_(spec, config.sliding_window),
+      prefixes_(blocks_, limits.prefix_cache) {}
 
 void Scheduler::add(Sequence& sequence) { insert_in_order(waiting_, &sequence); }
 
 void Scheduler::remove(Sequence& sequence) {
   std::erase(running_, &sequence);
   std::erase(waiting_, &sequence);
+  prefixes_.leave(sequence, faulty(sequence));
   blocks_.release(sequence.blocks);
   sequence.computed = 0;
 }
@@ -57,12 +80,17 @@ Step Scheduler::schedule() {
   return step;
 }
 
+void Scheduler::set_computed(Sequence& sequence, std::int64_t rows) {
+  const std::int64_t begin = std::exchange(sequence.computed, rows);
+  prefixes_.store(sequence, begin);
+}
+
 bool Scheduler::schedule_ahead(std::span<Sequence* const> sequences, Step& step) {
   if (!std::equal(running_.begin(), running_.end(), sequences.begin(), sequences.end())) return false;
   if (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < limits_.max_sequences) return false;
   for (Sequence* s : sequences) {
     const std::int64_t row = s->rows();  // of the token that is being drawn
-    if (!s->forks.empty() || !blocks_.prepare(s->blocks, row, row + 1, step.copies)) return false;
+    if (!s->forks.empty() || !prepare(*s, row, row + 1, step.copies)) return false;
     step.rows.push_back({s, row, row + 1, true});
   }
   return true;
@@ -86,7 +114,7 @@ void Scheduler::fork(Sequence& leader) {
 // youngest.
 void Scheduler::schedule_rows(Sequence& sequence, std::int64_t most, Step& step) {
   const std::int64_t begin = sequence.computed, end = std::min(goal(sequence), begin + most);
-  while (!blocks_.prepare(sequence.blocks, begin, end, step.copies)) {
+  while (!prepare(sequence, begin, end, step.copies)) {
     Sequence& youngest = *running_.back();
     GOV_DCHECK(running_.size() > 1);  // the pools hold one sequence of any size
     preempt(youngest, step);
@@ -95,26 +123,54 @@ void Scheduler::schedule_rows(Sequence& sequence, std::int64_t most, Step& step)
   step.rows.push_back({&sequence, begin, end, end == sequence.rows()});
 }
 
+// BlockManager::prepare, with what the prefix cache can give up.
+bool Scheduler::prepare(Sequence& sequence, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies) {
+  if (blocks_.prepare(sequence.blocks, begin, end, copies)) return true;
+  prefixes_.make_room(blocks_.shortage(sequence.blocks, begin, end));
+  if (blocks_.prepare(sequence.blocks, begin, end, copies)) return true;
+  prefixes_.unshare(sequence, begin);  // rather than a copy
+  return blocks_.prepare(sequence.blocks, begin, end, copies);
+}
+
 void Scheduler::admit(Step& step) {
   while (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < limits_.max_sequences) {
     Sequence& next = *waiting_.front();
     const std::int64_t left = limits_.chunk - rows_of(step);
-    if (left <= 0 || !fits(next)) return;
+    if (left <= 0) return;
+    PrefixCache::Hit hit;
+    if (reads_prefixes(next)) hit = prefixes_.find(next);
+    if (!fits(next, hit)) return;
     waiting_.pop_front();
     insert_in_order(running_, &next);
-    blocks_.reserve_full(next.blocks, next.rows());
+    begin_with(next, hit);
     if (remaining(next) == 0) fork(next);
     schedule_rows(next, left, step);
   }
 }
 
-// Whether a new sequence can compute all its rows now, and each running one a further block.
-bool Scheduler::fits(const Sequence& sequence) const {
+// Takes the rows that are known, and the blocks for all others of the prompt.
+void Scheduler::begin_with(Sequence& sequence, const PrefixCache::Hit& hit) {
+  prefixes_.take(sequence, hit);
+  RequestState& request = *sequence.request;
+  if (request.cached_rows < 0) {
+    request.cached_rows = hit.rows;
+    if (reads_prefixes(sequence)) prefixes_.count_query(sequence.rows(), hit.rows);
+  }
+  const std::int64_t more =
+      full_blocks_needed(spec_, sequence.rows()) - static_cast<std::int64_t>(sequence.blocks.full.size());
+  prefixes_.make_room({more - blocks_.full().free_count(), 0});
+  blocks_.reserve_full(sequence.blocks, sequence.rows());
+}
+
+// Whether a new sequence can compute all its rows now, and each running one a further block. What the prefix cache
+// alone keeps is there to be taken. One block of each kind may be copied before it is written.
+bool Scheduler::fits(const Sequence& sequence, const PrefixCache::Hit& hit) const {
   if (running_.empty()) return true;
-  const std::int64_t others = static_cast<std::int64_t>(running_.size());
+  const auto available = [](const BlockPool& pool) { return pool.free_count() + pool.idle_count(); };
+  const std::int64_t others = static_cast<std::int64_t>(running_.size()), copied = hit.rows % spec_.block_size > 0;
   const std::int64_t sliding = sliding_blocks_needed(spec_, config_, sequence.rows(), most_rows(limits_));
-  return blocks_.full().free_count() >= full_blocks_needed(spec_, sequence.rows()) + others &&
-         blocks_.sliding().free_count() >= sliding;
+  return available(blocks_.full()) >= full_blocks_needed(spec_, sequence.rows()) - hit.owned_blocks + others + copied &&
+         available(blocks_.sliding()) >= sliding + copied;
 }
 
 void Scheduler::preempt(Sequence& sequence, Step& step) {
@@ -134,7 +190,8 @@ std::string Scheduler::check() const {
   for (const Sequence* s : waiting_) {
     if (!s->blocks.full.empty() || !s->blocks.sliding.empty()) return "a waiting sequence holds blocks";
   }
-  return blocks_.check(tables);
+  const std::string fault = blocks_.check(tables, prefixes_.kept());
+  return fault.empty() ? prefixes_.check() : fault;
 }
 
 }  // namespace gov

@@ -1,12 +1,13 @@
 #pragma once
 // Which rows run next. First come, first served: sequences that need one row (decoding) go first, then chunks of
 // prompts in the order of submission, then new sequences while blocks are free. When blocks run out, the youngest
-// sequence gives its blocks back and is computed again later; its text does not change by that.
+// sequence gives its blocks back and is computed again later; its text does not change by that. A sequence begins after
+// the rows that the prefix cache knows.
 
 #include <algorithm>
 #include <deque>
 
-#include "engine/sequence.h"
+#include "engine/prefix_cache.h"
 
 namespace gov {
 
@@ -24,6 +25,7 @@ struct Step {
 struct SchedulerLimits {
   std::int64_t max_sequences = 8;  // running at once
   std::int64_t chunk = 512;        // rows of a step; more only if more sequences decode at once
+  bool prefix_cache = false;
 };
 
 class Scheduler {
@@ -36,25 +38,31 @@ class Scheduler {
   static std::int64_t most_rows(const SchedulerLimits& limits) { return std::max(limits.chunk, limits.max_sequences); }
 
   void add(Sequence& sequence);
-  // Takes a sequence out, wherever it is, and frees its blocks.
+  // Takes a sequence out, wherever it is, and frees its blocks; the prefix cache keeps them unless the request's
+  // numbers are faulty.
   void remove(Sequence& sequence);
   bool idle() const { return waiting_.empty() && running_.empty(); }
-  // The rows of the next step; empty only when idle. The caller sets `computed` of each sequence after the run.
+  // The rows of the next step; empty only when idle. The caller calls set_computed() for each sequence after the run.
   Step schedule();
+  // Rows up to `rows` of the sequence are in the cache now.
+  void set_computed(Sequence& sequence, std::int64_t rows);
 
   // The decode step after one of these sequences that still runs: their tokens are not known yet, but where they go is.
   // False if something else may come first (other sequences, blocks that are missing).
   bool schedule_ahead(std::span<Sequence* const> sequences, Step& step);
 
   const BlockManager& blocks() const { return blocks_; }
-  std::string check() const;  // BlockManager::check over all sequences
+  PrefixCache& prefixes() { return prefixes_; }
+  std::string check() const;  // BlockManager::check over all sequences, PrefixCache::check
   std::int64_t preemptions() const { return preemptions_; }
 
  private:
   void fork(Sequence& leader);
   void schedule_rows(Sequence& sequence, std::int64_t most, Step& step);
   void admit(Step& step);
-  bool fits(const Sequence& sequence) const;
+  bool fits(const Sequence& sequence, const PrefixCache::Hit& hit) const;
+  void begin_with(Sequence& sequence, const PrefixCache::Hit& hit);
+  bool prepare(Sequence& sequence, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies);
   void preempt(Sequence& sequence, Step& step);
   bool is_running(const Sequence* sequence) const;
 
@@ -62,6 +70,7 @@ class Scheduler {
   KvCacheSpec spec_;
   SchedulerLimits limits_;
   BlockManager blocks_;
+  PrefixCache prefixes_;
   std::vector<Sequence*> running_;  // in the order of Sequence::before
   std::deque<Sequence*> waiting_;   // likewise
   std::int64_t preemptions_ = 0;

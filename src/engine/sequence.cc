@@ -68,6 +68,17 @@ std::int32_t Sequence::token(std::int64_t row) const {
                            : completion.tokens[static_cast<std::size_t>(row - prompt_rows)];
 }
 
+PrefixRows Sequence::prefix_rows(std::int64_t begin, std::int64_t end) const {
+  PrefixRows rows;
+  for (std::int64_t row = begin; row < end; ++row) {
+    const std::int32_t image = image_row(row);
+    rows.values.push_back(image < 0 ? token(row) : -1 - image);
+    if (image < 0) continue;
+    rows.images.push_back(request->image_digests[static_cast<std::size_t>(image / request->rows_per_image)]);
+  }
+  return rows;
+}
+
 bool Sequence::can_run_ahead() const {
   return !penalised_ && static_cast<std::int64_t>(completion.tokens.size()) + 1 < request->max_new_tokens;
 }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/sha256.h"
 #include "base/timer.h"
 #include "engine/block_manager.h"
 #include "engine/request.h"
@@ -38,6 +39,13 @@ struct DecodingRules {
 };
 
 struct Sequence;
+struct PrefixNode;
+
+// Rows as the prefix cache compares them: a token, or -1 - r for row r of the images, whose digests follow in order.
+struct PrefixRows {
+  std::vector<std::int32_t> values;
+  std::vector<Sha256Digest> images;  // one for each negative value
+};
 
 // A request while it runs. Sequences point to it: it stays at its address.
 struct RequestState {
@@ -46,6 +54,9 @@ struct RequestState {
   ExpandedPrompt prompt;
   std::vector<Buffer>
       image_embeds;  // per image, where the model is, empty until encoded; F32 [rows_per_image, hidden_size]
+  std::int64_t rows_per_image = 0;
+  std::vector<Sha256Digest> image_digests;  // per image, of the pixel values; for the prefix cache
+  std::int64_t cached_rows = -1;            // of the prompt, taken from the prefix cache; -1: not looked up yet
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
   std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;
@@ -68,6 +79,7 @@ struct Sequence {
   std::int32_t image_row(std::int64_t row) const {
     return row < request->prompt.rows() ? request->prompt.image_row(row) : -1;
   }
+  PrefixRows prefix_rows(std::int64_t begin, std::int64_t end) const;
   // Requests in the order of submission, choices in order.
   bool before(const Sequence& other) const {
     return request->id != other.request->id ? request->id < other.request->id
@@ -89,6 +101,8 @@ struct Sequence {
   Completion completion;
   std::int64_t computed = 0;  // rows in the cache
   BlockTables blocks;
+  PrefixNode* prefix_node = nullptr;  // of the prefix cache: the last whole block that it knows of this sequence
+  std::int64_t branch_row = -1;       // rows up to here are known to the cache; a window is wanted there
   std::vector<Sequence*>
       forks;  // choices that begin with this one's prompt blocks once all but its last row is computed
   bool done = false;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "engine/prefix_stats.h"
 #include "model/decode.h"
 #include "model/expert_load.h"
 
@@ -33,7 +34,8 @@ struct EngineStats {
   double prefill_seconds = 0, decode_seconds = 0, encode_seconds = 0;  // mixed steps count as prefill
   std::int64_t preemptions = 0;  // sequences that had to give their blocks back and were computed again
   std::int64_t full_blocks = 0, sliding_blocks = 0;            // of the cache
-  std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now
+  std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now; what only the prefix cache keeps is free
+  PrefixStats prefix;
   // Requests now: no row computed yet; started and not finished.
   std::int64_t waiting = 0, running = 0;
   // Requests so far. rejected: refused at submission, by their contents or by a full queue.

@@ -16,6 +16,7 @@ EngineOptions checked(std::int64_t context, std::int64_t chunk = 16, std::int64_
   o.context = context;
   o.chunk = chunk;
   o.block_size = block_size;
+  o.snapshot_share = 0;
   o.check_blocks = true;
   return o;
 }
