@@ -52,7 +52,8 @@ function(gov_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE GOV_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_definitions(${name} PRIVATE GOV_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+                             GOV_UNPACKED_DIR="${PROJECT_BINARY_DIR}")  # where tests/CMakeLists.txt unpacks large data
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
   # Absurd sizes are refused by the allocator, as they are without sanitizers, and the tests see the error.
   set(environment ASAN_OPTIONS=allocator_may_return_null=1)

@@ -2,6 +2,7 @@
 // share of what the machine was measured to do (the larger of the two shares: the limit that binds).
 //
 //   bench_ops [--threads N] [--isa baseline|avx2|avx512] [--only TEXT] [--seconds S]
+//   bench_ops --device cuda[:N] [--only TEXT] [--json yes]
 
 #include <fmt/format.h>
 
@@ -17,6 +18,7 @@
 #include "base/mxfp4.h"
 #include "base/philox.h"
 #include "base/timer.h"
+#include "bench/ops/bench_ops_cuda.h"
 #include "ops/device_limits.h"
 #include "ops/ops.h"
 
@@ -210,10 +212,17 @@ void bench_sample(Bench& bench) {
 int main(int argc, char** argv) {
   Bench bench;
   int threads = 0;
+  bool cuda = false;
+  CudaBenchOptions cuda_options;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view option = argv[i], value = argv[i + 1];
     if (option == "--threads") threads = std::atoi(argv[i + 1]);
     if (option == "--only") bench.only = value;
+    if (option == "--device" && value.starts_with("cuda")) {
+      cuda = true;
+      if (value.size() > 5) cuda_options.ordinal = std::atoi(argv[i + 1] + 5);
+    }
+    if (option == "--json") cuda_options.json = value == "yes";
     if (option == "--seconds") bench.seconds = std::atof(argv[i + 1]);
     for (const CpuIsa isa : {CpuIsa::kBaseline, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
       if (option == "--isa" && value == cpu_isa_name(isa)) bench.ctx.isa = std::min(isa, cpu_info().best);
@@ -222,6 +231,11 @@ int main(int argc, char** argv) {
   ThreadPool pool(threads);
   bench.ctx.pool = &pool;
   try {
+    if (cuda) {
+      cuda_options.only = bench.only;
+      bench_cuda_ops(cuda_options);
+      return 0;
+    }
     bench.limits = ops::measure_device_limits(pool, bench.ctx.isa);
     fmt::print("{}, {} threads, {}: {:.1f} GB/s read, {:.1f} GFLOP/s\n", cpu_info().model, pool.size(),
                cpu_isa_name(bench.ctx.isa), bench.limits.read_gbps, bench.limits.fma_gflops);

@@ -403,7 +403,7 @@ struct GroupRings {
   Ring<HopperShape<kKeys>::kStages> keys, values;
 };
 
-// Lets go of a buffer: one arrival a warp.
+// Lets go of a buffer of keys or values, which only wgmma reads: one arrival a warp.
 __device__ inline void release(std::uint32_t barrier) {
   __syncwarp();
   if (threadIdx.x % kWarp == 0) barrier_arrive(barrier);
@@ -507,7 +507,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kQueryBuffers; ++i) {
       barrier_init(shared.queries_full(i), 1);
-      barrier_init(shared.queries_empty(i), kGroups * 4);
+      barrier_init(shared.queries_empty(i), kGroups * kWarpgroup);
     }
     for (int i = 0; i < kStages; ++i) {
       barrier_init(shared.keys_full(i), 1);
@@ -537,7 +537,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
       if (tile.rows == 0) break;
       if (group * 64 < tile.rows * a.group) run_tile<kKeys>(a, plan, shared, tile, group, scale, rings);
       else skip_tile<kKeys>(shared, tile, rings);
-      release(shared.queries_empty(rings.queries.stage));
+      barrier_arrive(shared.queries_empty(rings.queries.stage));  // every thread: all have read the tile's description
       rings.queries.advance();
     }
   }

@@ -41,9 +41,9 @@ __device__ void start_ring(const Ring& ring) {
   if (threadIdx.x == 0) {
     for (int i = 0; i < W::kStages; ++i) {
       barrier_init(ring.full + 8 * i, 1);
-      barrier_init(ring.empty + 8 * i, W::kWarps);
+      barrier_init(ring.empty + 8 * i, W::kWarps * kWarp);
     }
-    fence_barrier_init();
+    barrier_init_fence();
   }
   __syncthreads();
 }
@@ -184,7 +184,7 @@ __host__ __device__ Chunks chunks_of(int k) {
 template <class W>
 __device__ void dense_produce(const DenseArgs& a, Ring ring, int lane, const auto& epilogue) {
   const Chunks chunks = chunks_of<W>(a.k);
-  const std::uint64_t policy = evict_first_policy();
+  const std::uint64_t policy = policy_evict_first();
   for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
     const int half = lane / kTileRows % 2;
     const char* from =
@@ -255,8 +255,7 @@ __global__ void __launch_bounds__((W::kWarps + 1) * kWarp, 2)
             multiply(sums, low, high, *reinterpret_cast<const uint4*>(column + at));
           }
         }
-        __syncwarp();
-        if (lane == 0) barrier_arrive(ring.empty_barrier());
+        barrier_arrive(ring.empty_barrier());
         ring.advance();
       }
       const float sum = sum_columns<W>(sums);
@@ -370,8 +369,7 @@ __device__ inline void consume_pair(Ring& ring, float (&first)[4], float (&secon
     add(first, 0, x, block);
     add(second, 1, y, block);
   }
-  __syncwarp();
-  if (lane == 0) barrier_arrive(ring.empty_barrier());
+  barrier_arrive(ring.empty_barrier());
   ring.advance();
 }
 
@@ -401,7 +399,7 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
   if (warp == W::kWarps) {
     grid_dependency_wait();
     grid_dependency_launch();  // after the wait: the next kernel reads the chosen experts without waiting for this one
-    const std::uint64_t policy = evict_first_policy();
+    const std::uint64_t policy = policy_evict_first();
     for (int item = blockIdx.x; item < items; item += gridDim.x)
       produce_pair(a, ring, expert_of(item), item % pairs * 2 + lane / kTileRows % 2, lane, 2, policy);
     return;
@@ -451,7 +449,7 @@ __device__ inline void copy_vectors(const ExpertArgs& a, char* vector, std::uint
   using W = Mxfp4Weights;
   if (lane == 0) barrier_expect(arrived, a.per_token * kParts * a.k);
   __syncwarp();
-  const std::uint64_t policy = evict_first_policy();
+  const std::uint64_t policy = policy_evict_first();
   for (int i = lane; i < a.per_token * kParts * 2; i += kWarp) {
     const int choice = i / (2 * kParts), part = i / 2 % kParts, half = i % 2;
     bulk_copy(
@@ -473,7 +471,7 @@ __global__ void __launch_bounds__((Mxfp4Weights::kWarps + 1) * kWarp, 2)
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (warp == W::kWarps) {
     // No wait: gate_up started only after the router had ended, so the chosen experts are known.
-    const std::uint64_t policy = evict_first_policy();
+    const std::uint64_t policy = policy_evict_first();
     for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
       for (int choice = 0; choice < a.per_token; choice += 2) {
         const int mine = min(choice + lane / kTileRows % 2, a.per_token - 1);

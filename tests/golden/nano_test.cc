@@ -27,7 +27,8 @@ struct Nano {
   }
   ThreadPool pool{2};
   ModelPackage package = load_package(kSource / "models/nano", pool);
-  SafetensorsFile parity = SafetensorsFile::open(kSource / "tests/golden/data/nano_parity.safetensors");
+  SafetensorsFile parity =
+      SafetensorsFile::open(std::filesystem::path(GOV_UNPACKED_DIR) / "tests/golden/data/nano_parity.safetensors");
 
   Tensor tensor(int picture, const char* name) const {
     const SafetensorsEntry* entry = parity.find(std::to_string(picture) + "." + name);

@@ -23,7 +23,10 @@ namespace gov::text_test {
 inline std::filesystem::path source_path(const std::string& path) {
   return std::filesystem::path(GOV_SOURCE_DIR) / path;
 }
-inline std::filesystem::path data_path(const std::string& name) { return source_path("tests/text/data/" + name); }
+inline std::filesystem::path data_path(const std::string& name) {
+  const std::filesystem::path file = source_path("tests/text/data/" + name);
+  return std::filesystem::exists(file) ? file : std::filesystem::path(GOV_UNPACKED_DIR) / "tests/text/data" / name;
+}
 
 inline std::string read_all(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);

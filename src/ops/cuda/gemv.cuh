@@ -16,62 +16,12 @@
 // Limit: bytes of the weights / memory bandwidth. Integer instructions, of which a multiprocessor does 64 a clock: none
 // a weight (bf16, int8), 1.2 (MXFP4).
 
-#include "ops/cuda/support.cuh"
+#include "ops/cuda/mbarrier.cuh"
 
 namespace gov::ops::cuda {
 
 constexpr int kTileRows = 8, kFragmentRows = 16;
 
-// --- mbarriers and bulk copies (sm_90; decode_supported() keeps other GPUs away) ------------------------------------
-
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-__device__ inline void barrier_init(std::uint32_t barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
-}
-__device__ inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ inline void barrier_arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
-  asm volatile(
-      "{\n\t.reg .pred done;\n\t"
-      "wait_%=:\n\t"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
-      "@done bra go_%=;\n\t"
-      "bra wait_%=;\n\t"
-      "go_%=:\n\t}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-// Weights are read once a step: they leave the cache first.
-__device__ inline std::uint64_t evict_first_policy() {
-  std::uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-__device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier,
-                                 std::uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
-          "r"(to),
-      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
-      : "memory");
-}
-__device__ inline void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-#else
-__device__ inline void barrier_init(std::uint32_t, int) { __trap(); }
-__device__ inline void barrier_expect(std::uint32_t, std::uint32_t) { __trap(); }
-__device__ inline void barrier_arrive(std::uint32_t) { __trap(); }
-__device__ inline void barrier_wait(std::uint32_t, std::uint32_t) { __trap(); }
-__device__ inline std::uint64_t evict_first_policy() { return 0; }
-__device__ inline void bulk_copy(std::uint32_t, const void*, std::uint32_t, std::uint32_t, std::uint64_t) { __trap(); }
-__device__ inline void fence_barrier_init() {}
-#endif
 // A barrier among `threads` threads of the block, other than __syncthreads' own.
 __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

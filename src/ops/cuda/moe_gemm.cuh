@@ -88,12 +88,12 @@ struct GemmShared {
 template <class Shape>
 __device__ inline GemmShared gemm_shared(std::uint8_t* raw, const GemmArgs& a) {
   GemmShared s{};
-  s.stages = raw + (1024 - hopper::shared_address(raw) % 1024) % 1024;
-  s.ring = hopper::shared_address(s.stages);
+  s.stages = raw + (1024 - shared_address(raw) % 1024) % 1024;
+  s.ring = shared_address(s.stages);
   s.slabs = s.stages + a.stages * Shape::kStageBytes;
   s.slab_bytes = (Shape::kRows * a.scale_blocks + 127) / 128 * 128;
   std::uint8_t* barriers = s.slabs + 2 * s.slab_bytes;
-  s.full = hopper::shared_address(barriers);
+  s.full = shared_address(barriers);
   s.empty = s.full + 8 * kMostStages;
   s.scales_full = s.empty + 8 * kMostStages;
   s.scales_empty = s.scales_full + 16;
@@ -136,7 +136,7 @@ __device__ void gemm_copy(const CUtensorMap* weights, const CUtensorMap* rows, c
   using Shape = GemmShape<kMxfp4, kColumns>;
   // Small batches read weights once; larger ones read them again for the next chunk.
   const std::uint64_t rows_policy = hopper::policy_evict_normal();
-  const std::uint64_t weights_policy = kColumns <= 96 ? hopper::policy_evict_first() : rows_policy;
+  const std::uint64_t weights_policy = kColumns <= 96 ? policy_evict_first() : rows_policy;
   const int tiles = s.chunks[a.routing.experts] * row_pairs, clusters = gridDim.x / 2;
   GemmRing ring{0, a.stages, 0};
   int slab = 0;
@@ -149,19 +149,18 @@ __device__ void gemm_copy(const CUtensorMap* weights, const CUtensorMap* rows, c
     const std::uint32_t bytes = (active ? Shape::kWeightBytes : 0) + boxes * Shape::kHalves * Shape::kBoxRows * 128;
     const auto copy_weights = [&](int stage, int step) {
       const std::uint32_t full = s.full + 8 * stage;
-      hopper::barrier_expect(full, bytes);
+      barrier_expect(full, bytes);
       if (!active) return;
       hopper::tile_copy_3d(s.ring + stage * Shape::kStageBytes, weights, step * 64, tile.first_row, tile.expert, full,
                            weights_policy);
     };
     if (kMxfp4 && active) {
       const std::uint32_t full = s.scales_full + 8 * slab;
-      hopper::barrier_wait(s.scales_empty + 8 * slab, slab_phase ^ 1);
+      barrier_wait(s.scales_empty + 8 * slab, slab_phase ^ 1);
       const std::uint32_t size = min(Shape::kRows, a.out - tile.first_row) * a.scale_blocks;
-      hopper::barrier_expect(full, size);
+      barrier_expect(full, size);
       const std::int64_t row = static_cast<std::int64_t>(tile.expert) * a.out + tile.first_row;
-      hopper::bulk_copy(hopper::shared_address(s.slabs + slab * s.slab_bytes), a.scales + row * a.scale_blocks, size,
-                        full);
+      bulk_copy(shared_address(s.slabs + slab * s.slab_bytes), a.scales + row * a.scale_blocks, size, full);
       if (++slab == 2) {
         slab = 0;
         slab_phase ^= 1;
@@ -176,7 +175,7 @@ __device__ void gemm_copy(const CUtensorMap* weights, const CUtensorMap* rows, c
       waited = true;
     }
     for (int step = 0; step < a.steps; ++step) {
-      hopper::barrier_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
+      barrier_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
       if (step >= early) copy_weights(ring.stage, step);
       const std::uint32_t to = s.ring + ring.stage * Shape::kStageBytes + Shape::kWeightBytes;
       for (int i = rank; i < boxes * Shape::kHalves; i += 2) {
@@ -235,7 +234,7 @@ __device__ inline void multiply_codes(float (&sums)[N / 2], const GemmArgs& a, c
   int before = -1;
 #pragma unroll 1
   for (int step = 0; step < a.steps; ++step) {
-    hopper::barrier_wait(s.full + 8 * ring.stage, ring.phase);
+    barrier_wait(s.full + 8 * ring.stage, ring.phase);
     const std::uint8_t* stage = s.stages + ring.stage * Shape::kStageBytes;
     const uint4* codes = reinterpret_cast<const uint4*>(stage + row * 64) + me.t;
     const uint4 low_codes = codes[0], high_codes = codes[8 * 4];
@@ -285,7 +284,7 @@ __device__ inline void multiply_dense(float (&sums)[N / 2], const GemmArgs& a, c
   int before = -1;
 #pragma unroll 1
   for (int step = 0; step < a.steps; ++step) {
-    hopper::barrier_wait(s.full + 8 * ring.stage, ring.phase);
+    barrier_wait(s.full + 8 * ring.stage, ring.phase);
     const std::uint32_t stage = s.ring + ring.stage * Shape::kStageBytes;
     const std::uint32_t weights = hopper::operand(stage + me.group * 64 * 128);
     const std::uint32_t columns = hopper::operand(stage + Shape::kWeightBytes);
@@ -422,10 +421,10 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
     const GemmTile tile = gemm_tile<Shape>(s, a, index, row_pairs, rank);
     const int row = tile.first_row + me.group * 64;
     const bool slab_used = kMxfp4 && tile.first_row < a.out;
-    if (slab_used) hopper::barrier_wait(s.scales_full + 8 * slab, slab_phase);
+    if (slab_used) barrier_wait(s.scales_full + 8 * slab, slab_phase);
     if (row >= a.out) {
       for (int step = 0; step < a.steps; ++step) {
-        hopper::barrier_wait(s.full + 8 * ring.stage, ring.phase);
+        barrier_wait(s.full + 8 * ring.stage, ring.phase);
         me.release(s, ring.stage);
         ring.advance();
       }
@@ -434,7 +433,7 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
     }
     if (slab_used) {
       __syncwarp();
-      if (lane == 0) hopper::barrier_arrive(s.scales_empty + 8 * slab);
+      if (lane == 0) barrier_arrive(s.scales_empty + 8 * slab);
       if (++slab == 2) {
         slab = 0;
         slab_phase ^= 1;
@@ -455,10 +454,10 @@ __device__ void gemm_multiply(const GemmArgs& a, const GemmShared& s, int row_pa
 // Grid: an even number of blocks, at most kBlocks a multiprocessor. `weights`: boxes of 64 (bytes of codes or elements)
 // x kRows output features x 1 expert; `rows`: boxes of 64 elements x kBoxRows slots, swizzled by 128.
 template <bool kMxfp4, int kColumns, bool kUp>
-__global__ void GOV_PAIRS_OF_BLOCKS
-    __launch_bounds__(GemmShape<kMxfp4, kColumns>::kThreads, GemmShape<kMxfp4, kColumns>::kBlocks)
-        expert_gemm(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
-                    const __grid_constant__ GemmArgs a) {
+__global__ void GOV_PAIRS_OF_BLOCKS __launch_bounds__(GemmShape<kMxfp4, kColumns>::kThreads,
+                                                      GemmShape<kMxfp4, kColumns>::kBlocks)
+    expert_gemm(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap rows,
+                const __grid_constant__ GemmArgs a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Shape = GemmShape<kMxfp4, kColumns>;
   extern __shared__ std::uint8_t gemm_memory[];
@@ -467,14 +466,14 @@ __global__ void GOV_PAIRS_OF_BLOCKS
   const int row_pairs = (a.out + 2 * Shape::kRows - 1) / (2 * Shape::kRows);
   if (threadIdx.x == 0) {
     for (int i = 0; i < a.stages; ++i) {
-      hopper::barrier_init(s.full + 8 * i, 1);
-      hopper::barrier_init(s.empty + 8 * i, 2 * Shape::kMultiplierWarps);
+      barrier_init(s.full + 8 * i, 1);
+      barrier_init(s.empty + 8 * i, 2 * Shape::kMultiplierWarps);
     }
     for (int i = 0; i < 2; ++i) {
-      hopper::barrier_init(s.scales_full + 8 * i, 1);
-      hopper::barrier_init(s.scales_empty + 8 * i, Shape::kMultiplierWarps);
+      barrier_init(s.scales_full + 8 * i, 1);
+      barrier_init(s.scales_empty + 8 * i, Shape::kMultiplierWarps);
     }
-    hopper::barrier_init_fence();
+    barrier_init_fence();
     hopper::map_prefetch(&weights);
     hopper::map_prefetch(&rows);
   }

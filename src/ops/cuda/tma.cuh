@@ -1,10 +1,10 @@
 #pragma once
-// Hopper's asynchronous machinery in thin wrappers: mbarriers, bulk and tensor copies, clusters, wgmma bookkeeping, and
+// Hopper's asynchronous machinery in thin wrappers: tensor copies, clusters, wgmma bookkeeping, and
 // (on the host) tensor maps.
 
 #include <cuda.h>
 
-#include "ops/cuda/support.cuh"
+#include "ops/cuda/mbarrier.cuh"
 
 namespace gov::ops::cuda::hopper {
 
@@ -58,25 +58,6 @@ inline CUtensorMap tensor_map(const char* op, CUtensorMapDataType type, std::siz
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
-__device__ inline void barrier_init(std::uint32_t barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-// Makes initialised barriers known to the copy engine and to the other blocks of the cluster.
-__device__ inline void barrier_init_fence() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-// Arrives, and announces `bytes` that the copy engine will add.
-__device__ inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ inline void barrier_arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
 // Arrives at the barrier of the same offset in block `rank` of the cluster.
 __device__ inline void barrier_arrive_at(std::uint32_t barrier, std::uint32_t rank) {
   asm volatile(
@@ -86,18 +67,6 @@ __device__ inline void barrier_arrive_at(std::uint32_t barrier, std::uint32_t ra
       "r"(rank)
       : "memory");
 }
-__device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
-  asm volatile(
-      "{\n\t.reg .pred done;\n\t"
-      "wait_%=:\n\t"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
-      "@done bra go_%=;\n\t"
-      "bra wait_%=;\n\t"
-      "go_%=:\n\t}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-
 __device__ inline std::uint32_t cluster_rank() {
   std::uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -108,24 +77,12 @@ __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// What is read once leaves the cache first.
-__device__ inline std::uint64_t policy_evict_first() {
-  std::uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
 __device__ inline std::uint64_t policy_evict_normal() {
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
 
-// 16-byte aligned addresses and size.
-__device__ inline void bulk_copy(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-               "l"(from), "r"(bytes), "r"(barrier)
-               : "memory");
-}
 __device__ inline void map_prefetch(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

@@ -4,10 +4,10 @@
     pip install tiktoken==0.14.0 tokenizers==0.23.3 openai-harmony==0.0.8 jinja2
     python3 tests/text/data/generate.py
 
-o200k_vectors.jsonl is not made here: it came with the rank file.  Ids are stored as [count, hash]: FNV-1a 64 over the
+o200k_vectors.jsonl is not made here: it came with the rank file (unpack vectors.tar.xz first).  Ids are stored as [count, hash]: FNV-1a 64 over the
 little-endian 32-bit ids.
 """
-import base64, json, os, random, struct, sys
+import base64, json, os, random, struct, sys, tarfile
 
 import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -156,6 +156,18 @@ def write_jsonl(name, rows):
 def hf_ids(t, text, ordinary):
     t.encode_special_tokens = ordinary
     return t.encode(text, add_special_tokens=False).ids
+
+
+def pack(archive, names):
+    """Moves files into an archive; the build unpacks it."""
+    with tarfile.open(os.path.join(HERE, archive), "w:xz", preset=9) as out:
+        for name in names:
+            path = os.path.join(HERE, name)
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = os.path.getsize(path), 0o644
+            with open(path, "rb") as f:
+                out.addfile(entry, f)
+            os.remove(path)
 
 
 def main():
@@ -321,6 +333,7 @@ def chat(nano):
                           ("Name this.", [4091, 2619, 4093, 444, 300, 13, 4092, 4091, 2840, 4090, 2692, 4093])):
         rows.append({"format": "plain", "messages": [("user", question)], "effort": "medium", "date": "", "ids": ids})
     write_jsonl("chat_vectors.jsonl", rows)
+    pack("vectors.tar.xz", ["vectors.jsonl", "special_vectors.jsonl", "o200k_vectors.jsonl"])
 
 
 if __name__ == "__main__":
