@@ -195,7 +195,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return text[4:], 0
         if isinstance(last.get("content"), list):
             return f"I see {sum(p['type'] == 'image_url' for p in last['content'])} picture(s).", 0
-        return f"Answer {len(self.server.requests)} to: {text}", 0.001
+        return f"Answer {len(self.server.requests)} to: {text}", 0.005
 
 
 class MockServer(socketserver.ThreadingMixIn, http.server.HTTPServer):

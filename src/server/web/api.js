@@ -1,117 +1,69 @@
 // Requests to the server this page came from. The key, if one is needed, lives as long as the tab.
 
-const kKey = "gov.key";
-
 export const api_key = {
-  get: () => { try { return sessionStorage.getItem(kKey) || ""; } catch { return ""; } },
-  set: (value) => { try { value ? sessionStorage.setItem(kKey, value) : sessionStorage.removeItem(kKey); } catch { /* asked again next time */ } },
+  get: () => { try { return sessionStorage.getItem("gov.key"); } catch { return null; } },
+  set: (key) => { try { sessionStorage.setItem("gov.key", key); } catch { /* asked again next time */ } },
 };
 
-// One line for the user; `status` 0 is the network.
+// One line for the user; status 0 is the network.
 export class ApiError extends Error {
-  constructor(message, status, code = "", retry_after = 0) {
-    super(message);
+  constructor(message, status = 0) {
+    super(String(message).replace(/\s+/g, " ").trim().slice(0, 300));
     this.status = status;
-    this.code = code;
-    this.retry_after = retry_after;
   }
 }
 
-const one_line = (text) => String(text).replace(/\s+/g, " ").trim().slice(0, 300);
-
-async function error_of(response) {
-  let message = "", code = "";
-  try {
-    const { error } = await response.json();
-    message = error?.message || "";
-    code = error?.code || error?.type || "";
-  } catch { /* not JSON: the status says it */ }
-  const wait = Number(response.headers.get("retry-after")) || 0;
-  if (response.status === 429) message = `${message || "The server is busy"}${wait ? ` (try again in ${wait} s)` : ""}`;
-  return new ApiError(one_line(message || `The server answered ${response.status} ${response.statusText}`), response.status, code, wait);
-}
-
-async function request(path, options = {}) {
-  const key = api_key.get();
+async function request(path, options) {
+  const key = api_key.get(), headers = { ...(options.body && { "content-type": "application/json" }), ...(key && { authorization: `Bearer ${key}` }) };
   let response;
   try {
-    response = await fetch(path, {
-      ...options, cache: "no-store",
-      headers: { ...(options.body ? { "content-type": "application/json" } : {}), ...(key ? { authorization: `Bearer ${key}` } : {}) },
-    });
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError("The server cannot be reached", 0);
+    throw options.signal?.aborted ? error : new ApiError("The server cannot be reached");
   }
-  if (!response.ok) throw await error_of(response);
-  return response;
+  if (response.ok) return response;
+  const body = await response.json().catch(() => null), wait = response.status === 429 && Number(response.headers.get("retry-after"));
+  throw new ApiError((body?.error?.message || `The server answered ${response.status}`) + (wait ? ` (try again in ${wait} s)` : ""), response.status);
 }
 
 export const get_json = async (path, signal) => (await request(path, { signal })).json();
 
 // Server-sent events from a stream of bytes: yields {event, data}. Lines may end in \n, \r\n or \r and be split anywhere.
 export async function* events(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "", data = [], event = "";
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      rest += value;
-      for (;;) {
-        const end = /\r\n|\n|\r(?=[\s\S])/.exec(rest);  // a \r at the very end may be half of \r\n
-        if (!end) break;
-        const line = rest.slice(0, end.index);
-        rest = rest.slice(end.index + end[0].length);
-        if (line === "") {
-          if (data.length) yield { event: event || "message", data: data.join("\n") };
-          data = [];
-          event = "";
-        } else if (line.startsWith("data:")) {
-          data.push(line.slice(line[5] === " " ? 6 : 5));
-        } else if (line.startsWith("event:")) {
-          event = line.slice(6).trim();
-        }
+  let rest = "", data = [], event = "message";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    rest += text;
+    const lines = rest.split(/\r\n|\n|\r(?=[^])/);  // a \r at the very end may be half of \r\n
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, field, value] = /^([^:]*):? ?([^]*)$/.exec(line);
+      if (field === "data") data.push(value);
+      else if (field === "event") event = value;
+      else if (!line) {
+        if (data.length) yield { event, data: data.join("\n") };
+        data = [];
+        event = "message";
       }
     }
-  } finally {
-    reader.cancel().catch(() => {});
   }
 }
 
-// Streams one answer. on_delta({content, reasoning, tool_calls}) for each piece; returns {finish, usage, model}.
+// Streams one answer. on_delta({content, reasoning, tool_calls}) for each piece; returns {finish, usage}.
 export async function stream_chat(body, signal, on_delta) {
-  const response = await request("v1/chat/completions", {
-    method: "POST", signal, body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
-  });
-  const result = { finish: null, usage: null, model: "" };
-  let ended = false;
+  const response = await request("v1/chat/completions", { method: "POST", signal, body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }) });
+  const result = { finish: null, usage: null };
   try {
     for await (const { event, data } of events(response.body)) {
-      if (data === "[DONE]") {
-        ended = true;
-        break;
-      }
-      let chunk;
-      try {
-        chunk = JSON.parse(data);
-      } catch {
-        throw new ApiError("The server sent something that is not JSON", 0);
-      }
-      if (event === "error" || chunk.error) throw new ApiError(one_line(chunk.error?.message || "The answer failed"), 0, chunk.error?.code || "");
-      result.model ||= chunk.model || "";
-      if (chunk.usage) result.usage = chunk.usage;
-      const choice = chunk.choices?.[0];
-      if (!choice) continue;
-      if (choice.finish_reason) result.finish = choice.finish_reason;
-      const delta = choice.delta || {};
-      const reasoning = delta.reasoning_content ?? delta.reasoning;
-      if (delta.content || reasoning || delta.tool_calls) on_delta({ content: delta.content || "", reasoning: reasoning || "", tool_calls: delta.tool_calls || [] });
+      if (data === "[DONE]") return result;
+      const { error, usage, choices } = JSON.parse(data);
+      if (event === "error" || error) throw new ApiError(error?.message || "The answer failed");
+      result.usage = usage || result.usage;
+      const { finish_reason, delta = {} } = choices?.[0] || {}, { content = "", tool_calls = [] } = delta, reasoning = delta.reasoning_content ?? delta.reasoning ?? "";
+      result.finish = finish_reason || result.finish;
+      if (content || reasoning || tool_calls?.length) on_delta({ content: content || "", reasoning, tool_calls: tool_calls || [] });
     }
   } catch (error) {
-    if (error instanceof ApiError || error.name === "AbortError") throw error;
-    throw new ApiError("The connection broke before the answer was complete", 0);
+    if (error instanceof ApiError || signal.aborted) throw error;
   }
-  if (!ended) throw new ApiError("The connection broke before the answer was complete", 0);
-  return result;
+  throw new ApiError("The connection broke before the answer was complete");
 }

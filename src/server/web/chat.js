@@ -6,38 +6,32 @@ import { message_view } from "./message.js";
 import { Composer } from "./composer.js";
 import { Generation, Announcer } from "./generation.js";
 import { request_fields } from "./settings.js";
-import { kLimits } from "./images.js";
+import { kMaxChars } from "./images.js";
 import { ask_key, toast } from "./dialogs.js";
-import { api_key } from "./api.js";
 
 const kSaveEvery = 3000;  // ms, while an answer grows
 const kExamples = ["What is in this picture?", "Explain a mixture of experts in three sentences.", "Write a Python function that finds the median of two sorted lists."];
+const $ = (id) => document.getElementById(id);
 
 export class Chat {
   // on: {saved(), model()}; saved() after the list of chats may have changed, model() names the model to ask.
   constructor(store, on) {
-    this.store = store;
-    this.on = on;
+    Object.assign(this, { store, on, column: $("column"), scroll: $("scroll"), to_end: $("to-end"), announcer: new Announcer($("announce")) });
     this.running = new Map();  // conversation id -> Generation
     this.views = new Map();    // message id -> view
-    this.column = document.getElementById("column");
-    this.scroll = document.getElementById("scroll");
-    this.announcer = new Announcer(document.getElementById("announce"));
-    this.composer = new Composer(document.getElementById("composer"), {
-      send: (text, images) => this.send(text, images), stop: () => this.stop(), edit_last: () => this.edit_last(),
-    });
-    this.context = {
-      siblings: (message) => tree.siblings(this.conversation, message),
-      busy: (message) => this.running.get(this.conversation.id)?.message === message,
-      is_head: (message) => this.conversation.head === message.id,
-      call_name: (message) => this.conversation.messages[message.parent] && this.call_name(message),
-      on: { branch: (id) => this.branch(id), edit: (...args) => this.edit(...args), retry: (message) => this.retry(message), results: (...args) => this.results(...args) },
+    this.composer = new Composer($("composer"), { send: (text, images) => this.send(this.conversation.head, text, images), stop: () => this.stop(), edit_last: () => this.edit_last() });
+    this.context = {  // what message views ask and tell
+      siblings: (message) => tree.siblings(this.conversation, message), busy: (message) => this.generation?.message === message, is_head: (message) => this.conversation.head === message.id,
+      call_name: (message) => Object.values(this.conversation.messages).flatMap((m) => m.tool_calls || []).find((call) => call.id === message.tool_call_id)?.name || "tool",
+      branch: (id) => this.branch(id), edit: (message, text, images) => this.send(message.parent, text, images), retry: (message) => this.retry(message), results: (message, texts) => this.results(message, texts),
     };
-    this.to_end = document.getElementById("to-end");
     this.to_end.append(icon("down"), "Latest");
     this.to_end.addEventListener("click", () => this.follow(true));
-    this.scroll.addEventListener("scroll", () => { this.to_end.hidden = this.near_end(); }, { passive: true });
-    addEventListener("pagehide", () => this.running.forEach((generation) => this.store.put(generation.conversation)));
+    this.scroll.addEventListener("scroll", () => this.follow(false), { passive: true });
+    addEventListener("pagehide", () => this.running.forEach((generation) => store.put(generation.conversation)));
+  }
+  get generation() {
+    return this.running.get(this.conversation?.id);
   }
 
   show(conversation) {
@@ -46,182 +40,126 @@ export class Chat {
     this.render();
     this.follow(true);
   }
-
   render() {
-    const path = tree.path_to(this.conversation);
-    this.views.clear();
-    if (!path.length) {
-      this.column.replaceChildren(this.welcome());
-    } else {
-      this.column.replaceChildren(...path.map((message) => {
-        const view = message_view(message, this.context);
-        this.views.set(message.id, view);
-        return view.element;
-      }));
-    }
-    this.composer.set_busy(this.running.has(this.conversation.id));
-    this.show_context();
+    this.views = new Map(tree.path_to_head(this.conversation).map((message) => [message.id, message_view(message, this.context)]));
+    this.column.replaceChildren(...(this.views.size ? [...this.views.values()].map((view) => view.element) : [this.welcome()]));
+    this.show_state();
   }
-
   welcome() {
-    return h("section.welcome", {}, h("h2", {}, "Talk to the model, with text and pictures"),
-      h("p", {}, "Everything stays between this browser and the server it came from."),
+    return h("section.welcome", {}, h("h2", {}, "Talk to the model, with text and pictures"), h("p", {}, "Everything stays between this browser and the server it came from."),
       h("ul", {}, kExamples.map((text) => h("li", {}, h("button", { type: "button", onclick: () => this.composer.fill(text) }, text)))));
   }
-
-  call_name(message) {
-    for (let at = this.conversation.messages[message.parent]; at; at = this.conversation.messages[at.parent]) {
-      const call = at.tool_calls?.find((c) => c.id === message.tool_call_id);
-      if (call) return call.name;
-      if (at.role === "assistant") return "";
-    }
-    return "";
+  // What depends on whether an answer is being made, and the use of the context.
+  show_state() {
+    this.composer.set_busy(Boolean(this.generation));
+    const { stats } = tree.path_to_head(this.conversation).findLast((message) => message.stats?.prompt) || {};
+    this.composer.note.textContent = stats && this.context_length ? `${(stats.prompt + stats.completion).toLocaleString("en")} of ${this.context_length.toLocaleString("en")} tokens` : "";
   }
-
   near_end() {
     return this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight < 80;
   }
-  follow(always = false) {
-    if (always) this.scroll.scrollTop = this.scroll.scrollHeight;
+  follow(to_end) {
+    if (to_end) this.scroll.scrollTop = this.scroll.scrollHeight;
     this.to_end.hidden = this.near_end();
   }
-  show_context() {
-    const last = tree.path_to(this.conversation).findLast((message) => message.stats?.prompt);
-    const used = last ? last.stats.prompt + (last.stats.completion || 0) : 0, limit = this.context_length;
-    this.composer.status(used && limit ? `${used.toLocaleString("en")} of ${limit.toLocaleString("en")} tokens` : "");
-  }
 
-  send(text, images) {
-    if (this.running.has(this.conversation.id)) return;
-    const head = this.conversation.head;
-    tree.add_message(this.conversation, head, { role: "user", content: text, ...(images.length ? { images } : {}) });
-    this.answer();
-  }
-  edit(message, text, images) {
+  // A question after the message `parent`: at the end of the branch, or beside another one that it replaces.
+  send(parent, text, images) {
     this.stop();
-    tree.add_message(this.conversation, message.parent, { role: "user", content: text, ...(images.length ? { images } : {}) });
+    tree.add_message(this.conversation, parent, { role: "user", content: text, ...(images.length ? { images } : {}) });
     this.answer();
   }
   retry(message) {
-    if (this.running.has(this.conversation.id)) return;
-    const { parent } = message;
-    if (message.error && !message.content && !message.reasoning) tree.remove_message(this.conversation, message.id);
-    this.conversation.head = parent;
+    if (this.generation) return;
+    if (message.error && !message.content && !message.reasoning) tree.remove_leaf(this.conversation, message);
+    this.conversation.head = message.parent;
     this.answer();
   }
   results(message, texts) {
-    let parent = message.id;
-    texts.forEach((content, index) => {
-      parent = tree.add_message(this.conversation, parent, { role: "tool", content, tool_call_id: message.tool_calls[index].id }).id;
-    });
+    texts.forEach((content, i) => tree.add_message(this.conversation, this.conversation.head, { role: "tool", content, tool_call_id: message.tool_calls[i].id }));
     this.answer();
   }
   branch(id) {
-    if (this.running.has(this.conversation.id)) return;
+    if (this.generation) return;
+    const at = this.scroll.scrollTop;
     tree.select_branch(this.conversation, id);
     this.save(this.conversation);
-    const at = this.scroll.scrollTop;
     this.render();
     this.scroll.scrollTop = at;
     this.views.get(id)?.element.querySelector(".branches button:not([disabled])")?.focus();
   }
   edit_last() {
-    const last = tree.path_to(this.conversation).findLast((message) => message.role === "user");
-    if (!last || this.running.has(this.conversation.id)) return false;
-    this.views.get(last.id).edit();
-    return true;
+    const last = tree.path_to_head(this.conversation).findLast((message) => message.role === "user");
+    if (last && !this.generation) this.views.get(last.id).edit();
+    return Boolean(last);
   }
   stop() {
-    this.running.get(this.conversation?.id)?.stop();
+    this.generation?.stop();
   }
 
-  body(conversation) {
-    const body = { model: this.on.model(), messages: tree.request_messages(conversation), ...request_fields(conversation.settings) };
-    const chars = body.messages.flatMap((m) => (Array.isArray(m.content) ? m.content : [])).reduce((sum, part) => sum + (part.image_url?.url.length || 0), 0);
-    if (chars > kLimits.total_chars) throw new Error("The pictures of this chat are too large for one request; start a new chat");
+  body({ settings }) {
+    const body = { model: this.on.model(), messages: tree.request_messages(this.conversation), ...request_fields(settings) };
+    if (tree.path_to_head(this.conversation).flatMap((m) => m.images || []).reduce((sum, image) => sum + image.url.length, 0) > kMaxChars) {
+      throw new Error("The pictures of this chat are too large for one request; start a new chat");
+    }
     return body;
   }
-
   // Asks for an answer to the head of the conversation on show.
   async answer() {
     const { conversation } = this;
-    let body = null, problem = "";
+    let body = null, error = "";
     try {
       body = this.body(conversation);
-    } catch (error) {
-      problem = error.message;
+    } catch (problem) {
+      error = problem.message;
     }
-    const message = tree.add_message(conversation, conversation.head, { role: "assistant" });
-    if (problem) {
-      Object.assign(message, { error: problem, finish: "error" });
-      this.render();
-      this.follow(true);
-      this.save(conversation);
-      return;
-    }
+    const message = tree.add_message(conversation, conversation.head, { role: "assistant", ...(error ? { error } : {}) });
     const generation = new Generation(conversation, message);
-    this.running.set(conversation.id, generation);
-    this.announcer.restart();
-    this.render();
-    this.follow(true);
+    if (body) this.running.set(conversation.id, generation);
+    this.show(conversation);
     this.save(conversation);
+    if (!body) return;
     await generation.run(body, () => this.grown(generation));
     if (this.running.get(conversation.id) === generation) this.running.delete(conversation.id);
     conversation.updated = Date.now();
-    this.finished(generation);
+    if (this.conversation === conversation) this.finished(message);
     this.save(conversation);
-    if (generation.status === 401) this.ask_again(conversation, message);
+    if (generation.status === 401 && await ask_key() && this.conversation === conversation) this.retry(message);
   }
 
-  async ask_again(conversation, message) {
-    const key = await ask_key();
-    if (!key) return;
-    api_key.set(key);
-    if (this.conversation === conversation) this.retry(message);
-  }
-
-  // Draws at most once a frame, and more seldom when drawing is slow.
+  // Draws at most once a frame, and more seldom when drawing is slow. A hidden page gets no frames.
   grown(generation) {
     if (generation.drawing) return;
     generation.drawing = true;
     const draw = () => {
       generation.drawing = false;
-      const begin = performance.now();
-      if (this.running.get(generation.conversation.id) !== generation) return;
-      const view = this.views.get(generation.message.id);
-      if (view && this.conversation === generation.conversation) {
-        const at_end = this.near_end();
-        view.update();
+      const begin = performance.now(), at_end = this.near_end(), { conversation, message } = generation;
+      if (this.generation === generation) {
+        this.views.get(message.id).update();
         this.follow(at_end);
-        this.announcer.update(generation.message.content, false);
+        this.announcer.update(message.content, false);
       }
       generation.pause = 4 * (performance.now() - begin);
-      if (begin - (generation.saved || generation.start) > kSaveEvery) {
-        generation.saved = begin;
-        this.save(generation.conversation);
-      }
+      if (begin - (generation.saved || generation.start) < kSaveEvery) return;
+      generation.saved = begin;
+      this.save(conversation);
     };
-    // A hidden page gets no frames.
     if (document.hidden || generation.pause > 16) setTimeout(draw, document.hidden ? 250 : generation.pause);
     else requestAnimationFrame(draw);
   }
-
-  finished(generation) {
-    if (this.conversation !== generation.conversation) return;
-    const at_end = this.near_end(), focused = document.activeElement;
-    this.views.get(generation.message.id)?.update();
-    this.composer.set_busy(this.running.has(this.conversation.id));
+  finished(message) {
+    const at_end = this.near_end();
+    this.views.get(message.id)?.update();
+    this.show_state();
     this.follow(at_end);
-    this.show_context();
-    this.announcer.update(generation.message.content, !generation.message.error);
-    if (focused === document.body) this.composer.text.focus();
+    this.announcer.update(message.content, !message.error);
   }
 
   async save(conversation) {
     try {
       await this.store.put(conversation);
     } catch (error) {
-      toast(`This chat was not stored: ${error.message || error.name}`);
+      toast(`This chat was not stored: ${error.message}`);
     }
     this.on.saved();
   }

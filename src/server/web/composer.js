@@ -1,65 +1,58 @@
 // The message box: text, pictures by choosing, pasting or dropping, and one button that sends or stops.
 
 import { h, icon, icon_button } from "./dom.js";
-import { prepare_image, image_files, kAccept, kLimits } from "./images.js";
+import { prepare_image, image_files, kAccept, kMaxImages } from "./images.js";
+import { show_previews } from "./message.js";
 import { toast } from "./dialogs.js";
 
-// on: {send(text, images), stop(), edit_last()}
 export class Composer {
+  // on: {send(text, images), stop(), edit_last()}
   constructor(root, on) {
-    this.on = on;
-    this.images = [];
-    this.busy = false;
-    this.loading = 0;  // pictures being read
+    Object.assign(this, { on, images: [], busy: false, loading: 0 });  // loading: pictures being read
     this.text = h("textarea", {
       id: "prompt", rows: 1, placeholder: "Ask something, or show a picture", "aria-label": "Message", autocomplete: "off", enterkeyhint: "send",
-      oninput: () => this.changed(), onkeydown: (event) => this.key(event),
-      onpaste: (event) => {
+      oninput: () => this.changed(), onkeydown: (event) => this.key(event), onpaste: (event) => {
         const files = image_files(event.clipboardData);
         if (!files.length) return;
         event.preventDefault();
         this.add(files);
       },
     });
-    this.file = h("input", { type: "file", accept: kAccept, multiple: true, hidden: true, "aria-label": "Pictures", onchange: () => { this.add([...this.file.files]); this.file.value = ""; } });
-    this.attach = icon_button("image", "Add pictures", () => this.file.click());
-    this.send = h("button.send", { type: "submit" });
+    const file = h("input", { type: "file", accept: kAccept, multiple: true, hidden: true, "aria-label": "Pictures", onchange: () => { this.add([...file.files]); file.value = ""; } });
     this.previews = h("ul.previews", { "aria-label": "Pictures to send", hidden: true });
-    this.note = h("div.composer-note", {});
-    root.append(
-      h("form.composer", { onsubmit: (event) => { event.preventDefault(); this.submit(); } },
-        this.previews, this.text, h("div.composer-row", {}, this.attach, this.file, this.note, this.send)));
+    this.note = h("span.composer-note");
+    this.send = h("button.send");
+    root.append(h("form.composer", { onsubmit: (event) => { event.preventDefault(); this.submit(); } },
+      this.previews, this.text, h("div.composer-row", {}, icon_button("image", "Add pictures", () => file.click()), file, this.note, this.send)));
     this.listen_for_drops();
     this.changed();
   }
 
   listen_for_drops() {
-    let depth = 0;
-    const overlay = h("div.drop", { hidden: true, "aria-hidden": "true" }, icon("image"), "Drop pictures here");
+    let depth = 0;  // dragenter and dragleave come for every element
+    const overlay = h("div.drop", { hidden: true }, icon("image"), "Drop pictures here");
     document.body.append(overlay);
-    const leave = () => { depth = 0; overlay.hidden = true; };
-    const files_in = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
-    addEventListener("dragenter", (event) => {
-      if (!files_in(event)) return;
-      depth++;
-      overlay.hidden = false;
-    });
-    addEventListener("dragleave", () => { if (--depth <= 0) leave(); });
-    addEventListener("dragover", (event) => { if (files_in(event)) event.preventDefault(); });
-    addEventListener("drop", (event) => {
-      leave();
-      if (!files_in(event)) return;
+    const listen = (name, f) => addEventListener(name, (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
       event.preventDefault();  // never leave the page for a dropped file
+      depth = Math.max(0, depth + f(event));
+      overlay.hidden = !depth;
+    });
+    listen("dragenter", () => 1);
+    listen("dragover", () => 0);
+    listen("dragleave", () => -1);
+    listen("drop", (event) => {
       const files = image_files(event.dataTransfer);
       if (files.length) this.add(files);
       else toast("Only pictures can be added");
+      return -depth;
     });
   }
 
   async add(files) {
     for (const file of files) {
-      if (this.images.length + this.loading >= kLimits.count) {
-        toast(`At most ${kLimits.count} pictures in one message`);
+      if (this.images.length + this.loading >= kMaxImages) {
+        toast(`At most ${kMaxImages} pictures in one message`);
         break;
       }
       this.loading++;
@@ -69,23 +62,15 @@ export class Composer {
         this.images.push(image);
         if (image.note) toast(`${image.name}: ${image.note}`);
       } catch (error) {
-        toast(`${file.name || "Picture"} ${error.message}`);
+        toast(`${file.name} ${error.message}`);
       }
       this.loading--;
-      this.show_previews();
+      this.show_images();
     }
     this.text.focus();
   }
-
-  show_previews() {
-    this.previews.replaceChildren(...this.images.map((image, index) => h("li", {},
-      h("img", { src: image.url, alt: image.name }),
-      icon_button("close", `Remove ${image.name}`, () => {
-        this.images.splice(index, 1);
-        this.show_previews();
-        this.text.focus();
-      }))));
-    this.previews.hidden = !this.images.length;
+  show_images() {
+    show_previews(this.previews, this.images, () => { this.changed(); this.text.focus(); });
     this.changed();
   }
 
@@ -93,13 +78,12 @@ export class Composer {
     this.busy = busy;
     this.changed();
   }
-
   changed() {
     this.text.style.height = "auto";
-    this.text.style.height = `${Math.min(this.text.scrollHeight, innerHeight * 0.4)}px`;
+    this.text.style.height = `${this.text.scrollHeight}px`;
     const label = this.busy ? "Stop" : "Send";
     if (this.send.title !== label) {
-      this.send.replaceChildren(icon(this.busy ? "stop" : "send"));
+      this.send.replaceChildren(icon(label.toLowerCase()));
       this.send.title = label;
       this.send.setAttribute("aria-label", label);
     }
@@ -115,26 +99,17 @@ export class Composer {
       event.preventDefault();
     }
   }
-
   submit() {
-    if (this.busy) {
-      this.on.stop();
-      return;
-    }
+    if (this.busy) return this.on.stop();
     const text = this.text.value.trim(), { images } = this;
-    this.text.value = "";
     this.images = [];
-    this.show_previews();
-    this.on.send(text, images);
-    this.text.focus();
+    this.fill("");
+    this.show_images();
+    return this.on.send(text, images);
   }
-
   fill(text) {
     this.text.value = text;
     this.changed();
     this.text.focus();
-  }
-  status(text) {
-    this.note.textContent = text;
   }
 }

@@ -1,7 +1,5 @@
 // Elements without innerHTML: whatever the model writes can only become text nodes.
 
-const kSvg = "http://www.w3.org/2000/svg";
-
 // h("button.primary", {onclick: f, "aria-label": "Send"}, "text", node, ...). Attributes that are null or false are left out.
 export function h(spec, attributes, ...children) {
   const [tag, ...classes] = spec.split(".");
@@ -12,16 +10,8 @@ export function h(spec, attributes, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  append(element, children);
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));  // strings become text nodes
   return element;
-}
-
-export function append(parent, children) {
-  for (const child of children.flat(Infinity)) {
-    if (child === null || child === undefined || child === false) continue;
-    parent.append(child);  // strings become text nodes
-  }
-  return parent;
 }
 
 // Stroked 24 x 24 paths.
@@ -40,26 +30,22 @@ const kIcons = {
   right: "M9 6l6 6-6 6",
   down: "M12 5v14M5 12l7 7 7-7",
   trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
-  rename: "M4 20h16M6 16l1-4 8-8 3 3-8 8z",
   settings: "M4 7h10M18 7h2M4 17h2M10 17h10M14 5v4M6 15v4",
-  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M5 19l1.4-1.4M17.6 6.4L19 5",
-  moon: "M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z",
+  light: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M5 19l1.4-1.4M17.6 6.4L19 5",
+  dark: "M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z",
   auto: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16",
-  chat: "M4 5h16v11H10l-4 4v-4H4z",
-  live: "M3 13h4l3-8 4 14 3-6h4",
   download: "M12 4v11M7 11l5 5 5-5M4 20h16",
   upload: "M12 16V5M7 9l5-5 5 5M4 20h16",
   tool: "M14.5 5.5a4 4 0 0 0-5 5L4 16l4 4 5.5-5.5a4 4 0 0 0 5-5L16 12l-4-4z",
 };
 
-export function icon(name) {
-  const svg = document.createElementNS(kSvg, "svg");
-  for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" })) svg.setAttribute(key, value);
-  const path = document.createElementNS(kSvg, "path");
-  path.setAttribute("d", kIcons[name]);
-  svg.append(path);
-  return svg;
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
+export const icon = (name) => svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: kIcons[name] }));
 
 // A button with a picture; its label is what screen readers say and what the mouse shows.
 export function icon_button(name, label, onclick, attributes = {}) {

@@ -4,12 +4,8 @@ import { stream_chat, ApiError } from "./api.js";
 
 export class Generation {
   constructor(conversation, message) {
-    this.conversation = conversation;
-    this.message = message;
-    this.abort = new AbortController();
-    this.pieces = 0;
+    Object.assign(this, { conversation, message, pieces: 0, abort: new AbortController() });
   }
-
   stop() {
     this.abort.abort();
   }
@@ -19,35 +15,31 @@ export class Generation {
     const { message } = this;
     this.start = performance.now();
     try {
-      const result = await stream_chat(body, this.abort.signal, (delta) => {
+      const { finish, usage } = await stream_chat(body, this.abort.signal, (delta) => {
         this.take(delta);
         on_change();
       });
-      message.finish = result.finish || "stop";
-      this.take_usage(result.usage);
+      message.finish = finish || "stop";
+      this.usage = usage;
     } catch (error) {
-      if (error.name === "AbortError") message.finish = "stopped";
-      else {
-        message.error = error instanceof ApiError ? error.message : `This page failed: ${error.message}`;
-        message.finish = "error";
-        this.status = error.status;
-      }
+      message.finish = error.name === "AbortError" ? "stopped" : "error";
+      if (message.finish === "error") message.error = error instanceof ApiError ? error.message : `This page failed: ${error.message}`;
+      this.status = error.status;
     }
     this.measure();
   }
 
-  take(delta) {
+  take({ content, reasoning, tool_calls }) {
     const { message } = this, now = performance.now();
     this.first ||= now;
     this.last = now;
     this.pieces++;
-    if (delta.reasoning) message.reasoning = (message.reasoning || "") + delta.reasoning;
-    if ((delta.content || delta.tool_calls.length) && message.reasoning && !this.thought) this.thought = now;
-    message.content += delta.content;
-    for (const part of delta.tool_calls) {
-      message.tool_calls ||= [];
-      const index = Number.isInteger(part.index) && part.index >= 0 ? Math.min(part.index, message.tool_calls.length) : message.tool_calls.length;
-      const call = (message.tool_calls[index] ||= { id: "", name: "", arguments: "" });
+    if (reasoning) message.reasoning = (message.reasoning || "") + reasoning;
+    else if (message.reasoning) this.thought ||= now;
+    message.content += content;
+    for (const part of tool_calls) {
+      const calls = (message.tool_calls ||= []), index = part.index < calls.length ? part.index : calls.length;
+      const call = (calls[index] ||= { id: "", name: "", arguments: "" });
       call.id ||= part.id || "";
       call.name += part.function?.name || "";
       call.arguments += part.function?.arguments || "";
@@ -55,21 +47,15 @@ export class Generation {
     this.measure();
   }
 
-  take_usage(usage) {
-    if (!usage) return;
-    this.usage = {
-      prompt: usage.prompt_tokens, completion: usage.completion_tokens,
-      cached: usage.prompt_tokens_details?.cached_tokens, image: usage.prompt_tokens_details?.image_tokens, reasoning: usage.completion_tokens_details?.reasoning_tokens,
-    };
-  }
-
   // Until the usage comes, pieces stand for tokens.
   measure() {
     if (!this.first) return;
-    const tokens = this.usage?.completion ?? this.pieces, span = this.last - this.first;
-    const stats = { completion: tokens, first_ms: this.first - this.start, estimated: this.usage ? 0 : 1, ...(this.usage || {}) };
-    if (tokens > 1 && span > 0) stats.rate = ((tokens - 1) * 1000) / span;
-    if (this.thought) stats.reasoning_ms = this.thought - this.first;
+    const { usage } = this, completion = usage?.completion_tokens ?? this.pieces, span = this.last - this.first;
+    const stats = {
+      completion, estimated: usage ? 0 : 1, first_ms: this.first - this.start, rate: completion > 1 && span > 1 ? ((completion - 1) * 1000) / span : 0,
+      reasoning_ms: this.thought - this.first, prompt: usage?.prompt_tokens, cached: usage?.prompt_tokens_details?.cached_tokens,
+      image: usage?.prompt_tokens_details?.image_tokens, reasoning: usage?.completion_tokens_details?.reasoning_tokens,
+    };
     this.message.stats = Object.fromEntries(Object.entries(stats).filter(([, value]) => Number.isFinite(value)));
   }
 }
@@ -85,22 +71,16 @@ export class Announcer {
     this.when = performance.now();
     this.element.replaceChildren();
   }
+  say(text) {
+    const line = document.createElement("p");
+    line.textContent = text.replace(/[*_`#>|]+/g, " ");
+    this.element.append(line);
+  }
   update(text, done) {
-    const now = performance.now();
-    if (!done && now - this.when < 2000) return;
-    const rest = text.slice(this.said);
-    const end = done ? rest.length : Math.max(rest.lastIndexOf(". "), rest.lastIndexOf("\n"), rest.lastIndexOf("? "), rest.lastIndexOf("! ")) + 1;
-    if (end > 0) {
-      const line = document.createElement("p");
-      line.textContent = rest.slice(0, end).replace(/[*_`#>|]+/g, " ");
-      if (line.textContent.trim()) this.element.append(line);
-      this.said += end;
-      this.when = now;
-    }
-    if (done) {
-      const line = document.createElement("p");
-      line.textContent = "Answer complete.";
-      this.element.append(line);
-    }
+    const now = performance.now(), rest = text.slice(this.said), end = done ? rest.length : /^[^]*[.!?\n](?=\s)/.exec(rest)?.[0].length;
+    if (!end || (!done && now - this.when < 2000)) return;
+    this.say(rest.slice(0, end) + (done ? " Answer complete." : ""));
+    this.said += end;
+    this.when = now;
   }
 }

@@ -3,129 +3,91 @@
 
 import { h } from "./dom.js";
 
+const kCell = 16;  // pixels of the canvas, whatever its size on the page
+export const percent = (x) => (100 * x).toFixed(x > 0 && x < 0.0995 ? 1 : 0) + " %";
+
 // Shares of a layer's choices: [layer][expert], each layer sums to 1 (or 0 if nothing was counted).
-export function shares(counts) {
-  return counts.map((row) => {
-    const sum = row.reduce((a, b) => a + b, 0);
-    return row.map((x) => (sum ? x / sum : 0));
-  });
-}
+export const shares = (counts) => counts.map((row) => {
+  const sum = row.reduce((a, b) => a + b, 0);
+  return row.map((x) => (sum ? x / sum : 0));
+});
 
 // One layer in three numbers: the busiest expert, its share, and how many experts the load is worth (exp of the entropy).
 export function summary(row) {
-  const busiest = row.reduce((best, x, i) => (x > row[best] ? i : best), 0);
-  const entropy = row.reduce((sum, x) => (x > 0 ? sum - x * Math.log(x) : sum), 0);
-  return { busiest, share: row[busiest] || 0, effective: row.some((x) => x > 0) ? Math.exp(entropy) : 0 };
-}
-
-const percent = (x) => (100 * x).toFixed(x < 0.0995 ? 1 : 0) + " %";
-const mix = (a, b, t) => a.map((x, i) => Math.round(x + (b[i] - x) * t));
-
-// Scales of one direction and of two, for light and dark pages: [none, middle, most].
-const kScales = {
-  light: { text: [[240, 243, 245], [86, 168, 158], [4, 62, 56]], image: [[243, 241, 245], [205, 138, 78], [96, 42, 2]] },
-  dark: { text: [[30, 35, 40], [32, 128, 117], [150, 246, 226]], image: [[34, 32, 36], [166, 92, 32], [255, 214, 160]] },
-};
-
-function colour(scale, t) {
-  const [none, middle, most] = scale;
-  return `rgb(${(t < 0.5 ? mix(none, middle, t * 2) : mix(middle, most, t * 2 - 1)).join(" ")})`;
+  const share = Math.max(...row), entropy = row.reduce((sum, x) => (x > 0 ? sum - x * Math.log(x) : sum), 0);
+  return { busiest: row.indexOf(share), share, effective: share > 0 ? Math.exp(entropy) : 0 };
 }
 
 export class HeatMap {
-  // kind: "text" or "image"
-  constructor(kind, title) {
-    this.kind = kind;
-    this.canvas = h("canvas", { tabindex: "0", role: "img", onpointermove: (e) => this.point(e), onpointerleave: () => this.choose(null), onkeydown: (e) => this.key(e), onblur: () => this.choose(null) });
-    this.reading = h("p.reading", { "aria-live": "polite" });
-    this.scale = h("canvas.scale", { width: 128, height: 1, "aria-hidden": "true" });
-    this.most = h("span", {});
+  constructor(title, kind) {
+    this.kind = kind;  // "text" or "image": which colour
+    this.canvas = h("canvas", { tabindex: "0", role: "img", onpointermove: (e) => this.point(e), onpointerleave: () => this.choose(null), onblur: () => this.choose(null), onkeydown: (e) => this.key(e) });
+    this.reading = h("p.hint", { "aria-live": "polite" });
+    this.most = h("span");
     this.table = h("div.table", { tabindex: "0", role: "region", "aria-label": `${title}, as a table` });
     this.details = h("details", { ontoggle: () => this.show_table() }, h("summary", {}, "As a table"), this.table);
-    this.element = h("section.card.heat", { "aria-label": title },
-      h("header", {}, h("h3", {}, title), h("span.legend", {}, "0 %", this.scale, this.most)),
-      h("div.heat-body", {}, h("span.axis-y", { "aria-hidden": "true" }, "layer"), this.canvas, h("span.axis-x", { "aria-hidden": "true" }, "expert")), this.reading, this.details);
-    this.cell = null;
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.element = h(`section.card.heat.${kind}`, { "aria-label": title },
+      h("header", {}, h("h3", {}, title), h("span.legend", {}, "0 %", h("i"), this.most)),
+      h("div.heat-body", {}, h("span.axis-y", {}, "layer"), this.canvas, h("span.axis-x", {}, "expert")), this.reading, this.details);
   }
 
   update(counts) {
     this.counts = counts;
     this.share = shares(counts);
-    this.max = Math.max(0, ...this.share.map((row) => Math.max(...row)));
-    const total = counts[0]?.reduce((a, b) => a + b, 0) || 0;
-    this.empty = total === 0;
-    this.canvas.setAttribute("aria-label", this.empty ? "No rows yet" : `${counts.length} layers by ${counts[0].length} experts. The busiest expert takes ${percent(this.max)} of its layer. Arrow keys read cells.`);
+    this.layers = counts.length;
+    this.experts = counts[0]?.length || 0;
+    this.max = Math.max(0, ...this.share.flat());
     this.most.textContent = percent(this.max);
-    this.canvas.style.height = `${Math.max(8, Math.min(26, Math.floor(420 / counts.length))) * counts.length}px`;
+    this.canvas.style.height = `${Math.max(8, Math.min(26, Math.floor(420 / this.layers))) * this.layers}px`;
+    this.canvas.setAttribute("aria-label", this.max ? `${this.layers} layers by ${this.experts} experts. The busiest expert takes ${percent(this.max)} of its layer. Arrow keys read cells.` : "No rows yet");
     this.draw();
-    this.read();
     this.show_table();
   }
 
+  // The colours are the page's: from the least to the most, in OKLab, so that equal steps look equal.
   draw() {
-    if (!this.share?.length) return;
-    const { canvas } = this, layers = this.share.length, experts = this.share[0].length;
-    const ratio = devicePixelRatio || 1;
-    if (!canvas.clientWidth) return;
-    canvas.width = Math.round(canvas.clientWidth * ratio);
-    canvas.height = Math.round(canvas.clientHeight * ratio);
-    const context = canvas.getContext("2d");
-    const dark = getComputedStyle(canvas).colorScheme === "dark" || (document.documentElement.dataset.theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
-    const scale = kScales[dark ? "dark" : "light"][this.kind];
-    const w = canvas.width / experts, hh = canvas.height / layers, gap = w > 8 * ratio ? ratio : 0;
-    for (let l = 0; l < layers; l++) {
-      for (let e = 0; e < experts; e++) {
-        context.fillStyle = colour(scale, this.max ? this.share[l][e] / this.max : 0);
-        const x = Math.round(e * w), y = Math.round(l * hh);
-        context.fillRect(x, y, Math.round((e + 1) * w) - x - gap, Math.round((l + 1) * hh) - y - gap);
-      }
-    }
+    const { canvas } = this, context = canvas.getContext("2d");
+    canvas.width = this.experts * kCell;
+    canvas.height = this.layers * kCell;
+    const style = getComputedStyle(canvas), [least, middle, most] = ["--least", "--middle", "--most"].map((name) => style.getPropertyValue(name));
+    const steps = Array.from({ length: 65 }, (_, i) => (i < 32 ? `color-mix(in oklab, ${middle} ${i / 0.32}%, ${least})` : `color-mix(in oklab, ${most} ${(i - 32) / 0.32}%, ${middle})`));
+    this.share.forEach((row, l) => row.forEach((x, e) => {
+      context.fillStyle = steps[this.max ? Math.round((64 * x) / this.max) : 0];
+      context.fillRect(e * kCell, l * kCell, kCell - 1, kCell - 1);
+    }));
     if (this.cell) {
-      context.strokeStyle = dark ? "#fff" : "#000";
-      context.lineWidth = 2 * ratio;
-      context.strokeRect(this.cell[1] * w + ratio, this.cell[0] * hh + ratio, Math.max(2, w - 2 * ratio), hh - 2 * ratio);
+      context.strokeStyle = style.color;
+      context.lineWidth = 3;
+      context.strokeRect(this.cell[1] * kCell + 1, this.cell[0] * kCell + 1, kCell - 3, kCell - 3);
     }
-    const strip = this.scale.getContext("2d");
-    for (let x = 0; x < 128; x++) {
-      strip.fillStyle = colour(scale, x / 127);
-      strip.fillRect(x, 0, 1, 1);
-    }
+    const text = !this.max ? "No rows yet." : !this.cell ? "Point at a cell to read it." :
+      `Layer ${this.cell[0]}, expert ${this.cell[1]}: ${percent(this.share[this.cell[0]][this.cell[1]])} (${this.counts[this.cell[0]][this.cell[1]].toLocaleString("en")})`;
+    if (this.reading.textContent !== text) this.reading.textContent = text;
   }
 
+  choose(cell) {
+    const inside = (x, count) => Math.max(0, Math.min(count - 1, Math.floor(x)));
+    this.cell = cell && [inside(cell[0], this.layers), inside(cell[1], this.experts)];
+    if (this.share) this.draw();
+  }
   point(event) {
-    if (!this.share?.length) return;
-    const box = this.canvas.getBoundingClientRect(), layers = this.share.length, experts = this.share[0].length;
-    const at = (x, size, count) => Math.max(0, Math.min(count - 1, Math.floor((x / size) * count)));
-    this.choose([at(event.clientY - box.top, box.height, layers), at(event.clientX - box.left, box.width, experts)]);
+    const box = this.canvas.getBoundingClientRect();
+    this.choose([((event.clientY - box.top) / box.height) * this.layers, ((event.clientX - box.left) / box.width) * this.experts]);
   }
   key(event) {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!step || !this.share?.length) return;
+    if (!step) return;
     event.preventDefault();
-    const [l, e] = this.cell || [0, -step[1]];
-    const clamp = (x, count) => Math.max(0, Math.min(count - 1, x));
-    this.choose([clamp(l + step[0], this.share.length), clamp(e + step[1], this.share[0].length)]);
-  }
-  choose(cell) {
-    this.cell = cell;
-    this.draw();
-    this.read();
-  }
-  read() {
-    const text = this.empty ? "No rows yet." : this.cell ? `Layer ${this.cell[0]}, expert ${this.cell[1]}: ${percent(this.share[this.cell[0]][this.cell[1]])} (${this.counts[this.cell[0]][this.cell[1]].toLocaleString("en")})`
-      : "Point at a cell to read it.";
-    if (this.reading.textContent !== text) this.reading.textContent = text;
+    this.choose(this.cell ? [this.cell[0] + step[0], this.cell[1] + step[1]] : [0, 0]);
   }
 
   show_table() {
     if (!this.details.open || !this.share) return;
-    const experts = this.share[0]?.length || 0;
-    const head = h("tr", {}, ["Layer", "Busiest", "Its share", "Worth experts", ...Array(experts).keys()].map((name) => h("th", { scope: "col" }, String(name))));
+    const cells = (tag, scope, texts) => texts.map((text) => h(tag, { scope }, String(text)));
     const rows = this.share.map((row, layer) => {
       const { busiest, share, effective } = summary(row);
-      return h("tr", {}, h("th", { scope: "row" }, String(layer)), [this.empty ? "\u2013" : String(busiest), percent(share), effective.toFixed(1), ...row.map(percent)].map((text) => h("td", {}, text)));
+      return h("tr", {}, cells("th", "row", [layer]), cells("td", null, [busiest, percent(share), effective.toFixed(1), ...row.map(percent)]));
     });
-    this.table.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, rows)));
+    this.table.replaceChildren(h("table", {}, h("thead", {}, h("tr", {}, cells("th", "col", ["Layer", "Busiest", "Its share", "Worth experts", ...Array(this.experts).keys()]))), h("tbody", {}, rows)));
   }
 }

@@ -1,37 +1,35 @@
-// Inline markdown (emphasis, code, links, math) to DOM nodes, in one pass and in linear time: every search for an end that
-// failed once is remembered.
+// Inline markdown (emphasis, code, links, math) to DOM nodes, in one pass and in linear time: a search for an end that failed
+// once is remembered.
 
 import { h } from "./dom.js";
 import { render_math } from "./math.js";
 
-const kPunctuation = /[!-/:-@[-`{-~\p{P}\p{S}]/u;
-const kEscapable = /[!-/:-@[-`{-~]/;
-const kEntities = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", ndash: "\u2013", mdash: "\u2014", hellip: "\u2026", times: "\u00d7" };
-const kMaxNesting = 24;
+const kPunctuation = /[!-/:-@[-`{-~\p{P}\p{S}]/u, kEscapable = /[!-/:-@[-`{-~]/;
+const kEntities = { amp: "&", lt: "<", gt: ">", quot: '"', nbsp: "\u00a0" };
+const kMaxNesting = 24, kMaxUrl = 2000;
 
 // The address if it is one that a click may open, else null. Relative ones are refused: they would lead into this page.
 export function safe_url(text) {
-  if (!/^(https?:\/\/|mailto:)/i.test(text)) return null;
+  if (!/^(?:https?:\/\/|mailto:)/i.test(text)) return null;
   try {
-    const url = new URL(text);
-    return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : null;
+    return new URL(text).href;
   } catch {
     return null;
   }
 }
+const link = (url, children) => h("a", { href: url, title: url, target: "_blank", rel: "noopener noreferrer nofollow", referrerpolicy: "no-referrer" }, children);
 
-function link(url, children) {
-  return h("a", { href: url, title: url, target: "_blank", rel: "noopener noreferrer nofollow", referrerpolicy: "no-referrer" }, children);
-}
+// What was read so far is a list of {node, depth}, emphasis marks {mark, count, ...} and brackets {bracket}.
+const node_of = (item) => item.node || document.createTextNode(item.mark ? item.mark.repeat(item.count) : item.bracket);
 
 class InlineParser {
   constructor(text) {
     this.text = text;
     this.at = 0;
-    this.plain = "";
-    this.out = [];         // {node, depth} | {mark, count, ...} | {bracket, image}
-    this.no_end = {};      // construct -> true once no end of it follows
-    this.bottom = {};      // emphasis kind -> index into out below which there is no opener
+    this.plain = "";    // text that is not yet in out
+    this.out = [];
+    this.no_end = {};   // construct -> true once no end of it follows
+    this.bottom = {};   // kind of mark or bracket -> index in out below which nothing can open it
     this.after_url = 0;
   }
 
@@ -39,293 +37,204 @@ class InlineParser {
     if (this.plain) this.out.push({ node: document.createTextNode(this.plain), depth: 0 });
     this.plain = "";
   }
-  push(node, depth = 1) {
+  // A finished node for the text up to `end`. Also for plain text: skip() adds it and goes on at `end`.
+  push(node, end, depth = 1) {
     this.flush();
     this.out.push({ node, depth });
+    return this.skip("", end);
   }
-  // What a mark or bracket is when nothing matched it.
-  static node_of(item) {
-    if (item.node) return item.node;
-    return document.createTextNode(item.mark ? item.mark.repeat(item.count) : item.image ? "![" : "[");
+  skip(plain, end) {
+    this.plain += plain;
+    this.at = end;
+    return true;
   }
   // Takes all items after `index`; returns their nodes and how deep they are nested.
   take(index) {
     const items = this.out.splice(index + 1);
     for (const kind of Object.keys(this.bottom)) this.bottom[kind] = Math.min(this.bottom[kind], index + 1);
-    return { nodes: items.map(InlineParser.node_of), depth: items.reduce((most, item) => Math.max(most, item.depth || 0), 0) };
+    return { nodes: items.map(node_of), depth: items.reduce((most, item) => Math.max(most, item.depth || 0), 0) };
   }
 
   parse() {
-    const { text } = this;
-    while (this.at < text.length) {
-      const c = text[this.at];
-      const done =
-        c === "\\" ? this.backslash() :
-        c === "`" ? this.code() :
-        c === "$" ? this.dollars() :
-        c === "*" || c === "_" || c === "~" ? this.marks(c) :
-        c === "[" || (c === "!" && text[this.at + 1] === "[") ? this.open_bracket() :
-        c === "]" ? this.close_bracket() :
-        c === "<" ? this.angle() :
-        c === "&" ? this.entity() :
-        c === "h" || c === "H" ? this.bare_url() :
-        c === "\n" ? this.newline() : false;
-      if (!done) {
-        this.plain += c;
-        this.at++;
-      }
+    const methods = { "\\": "backslash", "`": "code", $: "dollars", "*": "marks", _: "marks", "~": "marks", "[": "open_bracket", "!": "open_bracket", "]": "close_bracket", "<": "angle", "&": "entity", h: "bare_url", "\n": "newline" };
+    while (this.at < this.text.length) {
+      const c = this.text[this.at], method = methods[c];
+      if (!method || !this[method](c)) this.skip(c, this.at + 1);
     }
     this.flush();
-    return this.out.map(InlineParser.node_of);
+    return this.out.map(node_of);
   }
 
-  // The end of a construct opened at `from`, or -1; a failure is remembered under `key`.
-  find(needle, from, key) {
-    if (this.no_end[key]) return -1;
-    const end = this.text.indexOf(needle, from);
-    if (end < 0) this.no_end[key] = true;
+  // The end of a construct, or -1.
+  find(needle, from) {
+    const end = this.no_end[needle] ? -1 : this.text.indexOf(needle, from);
+    if (end < 0) this.no_end[needle] = true;
     return end;
   }
 
   backslash() {
-    const next = this.text[this.at + 1];
+    const { text, at } = this, next = text[at + 1] || "";
     if (next === "(" || next === "[") {
-      const end = this.find(next === "(" ? "\\)" : "\\]", this.at + 2, next);
-      if (end > 0) {
-        this.push(render_math(this.text.slice(this.at + 2, end), next === "["));
-        this.at = end + 2;
-        return true;
-      }
+      const end = this.find(next === "(" ? "\\)" : "\\]", at + 2);
+      if (end > 0) return this.push(render_math(text.slice(at + 2, end), next === "["), end + 2);
     }
-    if (next === "\n") {
-      this.push(h("br"));
-      this.at += 2;
-      return true;
-    }
-    if (next === undefined || !kEscapable.test(next)) return false;
-    this.plain += next;
-    this.at += 2;
-    return true;
+    if (next === "\n") return this.push(h("br"), at + 2);
+    return kEscapable.test(next) && this.skip(next, at + 2);
   }
 
+  run_length(c, at) {
+    let end = at + 1;
+    while (this.text[end] === c) end++;
+    return end - at;
+  }
   code() {
-    let count = 1;
-    while (this.text[this.at + count] === "`") count++;
-    let end = this.at + count;
-    const key = "`" + count;
-    for (;;) {  // a run of exactly `count` backticks
-      if (this.no_end[key]) end = -1;
-      else end = this.text.indexOf("`", end);
-      if (end < 0) break;
-      let run = 1;
-      while (this.text[end + run] === "`") run++;
-      if (run === count) break;
-      end += run;
+    const count = this.run_length("`", this.at), key = "`" + count, start = this.at + count;
+    let end = start, run = 0;
+    while (!this.no_end[key] && (end = this.text.indexOf("`", end + run)) >= 0) {
+      run = this.run_length("`", end);
+      if (run === count) {
+        const inside = this.text.slice(start, end).replaceAll("\n", " ");
+        return this.push(h("code", {}, inside.trim() && /^ [^]* $/.test(inside) ? inside.slice(1, -1) : inside), end + count);
+      }
     }
-    if (end < 0) {
-      this.no_end[key] = true;
-      this.plain += "`".repeat(count);
-      this.at += count;
-      return true;
-    }
-    let inside = this.text.slice(this.at + count, end).replaceAll("\n", " ");
-    if (/^ .*[^ ].* $/.test(inside) || /^ [^ ] $/.test(inside)) inside = inside.slice(1, -1);
-    this.push(h("code", {}, inside));
-    this.at = end + count;
-    return true;
+    this.no_end[key] = true;
+    return this.skip("`".repeat(count), start);
   }
 
   // $x$ as pandoc has it: no blank inside next to a dollar sign, no digit after the closing one, so that prices stay prices.
   dollars() {
     const { text, at } = this;
     if (text[at + 1] === "$") {
-      const end = this.find("$$", at + 2, "$$");
-      if (end < 0 || end === at + 2) {
-        this.plain += "$$";
-        this.at += 2;
-        return true;
-      }
-      this.push(render_math(text.slice(at + 2, end), true));
-      this.at = end + 2;
-      return true;
+      const end = this.find("$$", at + 2);
+      return end > at + 2 ? this.push(render_math(text.slice(at + 2, end), true), end + 2) : this.skip("$$", at + 2);
     }
-    if (this.no_end.$ || at + 1 >= text.length || /\s/.test(text[at + 1])) return false;
+    if (this.no_end.$ || /^\s?$/.test(text[at + 1] || "")) return false;
     let end = at + 1;
-    for (; end < text.length && text[end] !== "$"; end++) {
-      if (text[end] === "\\") end++;
-    }
-    if (end >= text.length) {
-      this.no_end.$ = true;
-      return false;
-    }
-    if (/\s/.test(text[end - 1]) || /[0-9]/.test(text[end + 1] || "")) return false;
-    this.push(render_math(text.slice(at + 1, end), false));
-    this.at = end + 1;
-    return true;
+    for (; end < text.length && text[end] !== "$"; end++) if (text[end] === "\\") end++;
+    if (end >= text.length) this.no_end.$ = true;
+    if (end >= text.length || /\s/.test(text[end - 1]) || /[0-9]/.test(text[end + 1] || "")) return false;
+    return this.push(render_math(text.slice(at + 1, end), false), end + 1);
   }
 
   // CommonMark's rules for runs of * and _ (and ~~), applied as soon as a run can close something.
   marks(mark) {
-    const { text, at } = this;
-    let count = 1;
-    while (text[at + count] === mark) count++;
-    const before = at > 0 ? text[at - 1] : " ", after = text[at + count] || " ";
-    const space_before = /\s/.test(before), space_after = /\s/.test(after);
-    const punctuation_before = kPunctuation.test(before), punctuation_after = kPunctuation.test(after);
-    const left = !space_after && (!punctuation_after || space_before || punctuation_before);
-    const right = !space_before && (!punctuation_before || space_after || punctuation_after);
-    this.at += count;
-    if (mark === "~" && count !== 2) {
-      this.plain += "~".repeat(count);
-      return true;
-    }
-    const run = {
-      mark, count,
-      opens: mark === "_" ? left && (!right || punctuation_before) : left,
-      closes: mark === "_" ? right && (!left || punctuation_after) : right,
-      original: count,
-    };
+    const { text, at } = this, count = this.run_length(mark, at);
+    const before = text[at - 1] || " ", after = text[at + count] || " ";
+    if (mark === "~" && count !== 2) return this.skip("~".repeat(count), at + count);
+    const blank = (c) => /\s/.test(c), soft = (c) => blank(c) || kPunctuation.test(c);
+    const left = !blank(after) && (!kPunctuation.test(after) || soft(before)), right = !blank(before) && (!kPunctuation.test(before) || soft(after));
+    const word = mark === "_";  // no emphasis inside of snake_case
+    const run = { mark, count, original: count, opens: left && (!word || !right || kPunctuation.test(before)), closes: right && (!word || !left || kPunctuation.test(after)) };
     this.flush();
-    if (run.closes) this.close(run);
+    this.at += count;
+    while (run.closes && run.count > 0 && this.close(run));
     if (run.count > 0) this.out.push(run);
     return true;
   }
-
   close(run) {
-    while (run.count > 0) {
-      const kind = run.mark + (run.opens ? "o" : "") + (run.original % 3);
-      const bottom = this.bottom[kind] || 0;
-      let index = this.out.length - 1;
-      for (; index >= bottom; index--) {
-        const item = this.out[index];
-        if (item.bracket) { index = -1; break; }  // emphasis does not cross the start of a link
-        if (item.mark !== run.mark || !item.opens) continue;
-        const odd = (item.closes || run.opens) && (item.original + run.original) % 3 === 0 && (item.original % 3 !== 0 || run.original % 3 !== 0);
-        if (!odd) break;
-      }
-      if (index < bottom) {
-        this.bottom[kind] = this.out.length;
-        return;
-      }
-      const opener = this.out[index];
-      const use = run.mark === "~" ? 2 : opener.count >= 2 && run.count >= 2 ? 2 : 1;
-      const inside = this.take(index);
-      opener.count -= use;
-      run.count -= use;
-      if (opener.count === 0) this.out.pop();
-      if (inside.depth >= kMaxNesting) {
-        for (const node of inside.nodes) this.out.push({ node, depth: inside.depth });
-      } else {
-        this.out.push({ node: h(run.mark === "~" ? "del" : use === 2 ? "strong" : "em", {}, inside.nodes), depth: inside.depth + 1 });
+    const kind = run.mark + run.opens + (run.original % 3);
+    let index = this.out.length - 1;
+    for (; index >= (this.bottom[kind] || 0); index--) {
+      const item = this.out[index];
+      if (item.bracket) index = 0;  // emphasis does not cross the start of a link
+      else if (item.mark === run.mark && item.opens) {
+        const both = item.closes || run.opens, sum = item.original + run.original;
+        if (!both || sum % 3 || !(item.original % 3 || run.original % 3)) break;
       }
     }
-  }
-
-  open_bracket() {
-    const image = this.text[this.at] === "!";
-    this.flush();
-    this.out.push({ bracket: true, image });
-    this.at += image ? 2 : 1;
+    if (index < (this.bottom[kind] || 0)) {
+      this.bottom[kind] = this.out.length;
+      return false;
+    }
+    const opener = this.out[index], use = opener.count > 1 && run.count > 1 ? 2 : 1;
+    const { nodes, depth } = this.take(index);
+    opener.count -= use;
+    run.count -= use;
+    if (!opener.count) this.out.pop();
+    if (depth < kMaxNesting) this.out.push({ node: h(run.mark === "~" ? "del" : use === 2 ? "strong" : "em", {}, nodes), depth: depth + 1 });
+    else this.out.push(...nodes.map((node) => ({ node, depth })));
     return true;
   }
 
+  open_bracket(c) {
+    const bracket = c === "!" ? "![" : "[";
+    if (!this.text.startsWith(bracket, this.at)) return false;
+    this.flush();
+    this.out.push({ bracket });
+    return this.skip("", this.at + bracket.length);
+  }
   close_bracket() {
     this.flush();
-    let index = this.out.length - 1;
     const lowest = this.bottom["["] || 0;
+    let index = this.out.length - 1;
     while (index >= lowest && !this.out[index].bracket) index--;
     if (index < lowest) {
       this.bottom["["] = this.out.length;
       return false;
     }
     const target = this.destination(this.at + 1);
-    const { image } = this.out[index];
     if (!target) {  // just text in brackets
-      this.out[index] = { node: document.createTextNode(image ? "![" : "["), depth: 0 };
+      this.out[index] = { node: node_of(this.out[index]), depth: 0 };
       return false;
     }
-    const { nodes, depth } = this.take(index);
+    const { nodes, depth } = this.take(index), url = safe_url(target.url);
     this.out.pop();
-    const url = safe_url(target.url);
-    // Pictures are not fetched: the page asks no other host for anything. They become links.
-    if (url) this.out.push({ node: link(url, image && !nodes.length ? [url] : nodes), depth: depth + 1 });
-    else this.out.push({ node: h("span", { title: target.url }, nodes), depth: depth + 1 });
-    this.at = target.end;
-    return true;
+    // Pictures become links, too: the page asks no other host for anything.
+    return this.push(url ? link(url, nodes.length ? nodes : [url]) : h("span", { title: target.url }, nodes), target.end, depth + 1);
   }
-
   // "(url "title")" at `from`.
   destination(from) {
-    const { text } = this;
-    if (text[from] !== "(") return null;
-    let at = from + 1, depth = 0, url = "";
-    const limit = Math.min(text.length, from + 4000);
-    while (at < limit && text[at] === " ") at++;
-    if (text[at] === "<") {
-      const end = text.indexOf(">", at);
-      if (end < 0 || end > limit) return null;
-      url = text.slice(at + 1, end);
-      at = end + 1;
+    const text = this.text.slice(from, from + kMaxUrl);
+    let at = /^\( */.exec(text)?.[0].length, url = "", depth = 0;
+    if (!at) return null;
+    const angle = /^<([^<>\n]*)>/.exec(text.slice(at));
+    if (angle) {
+      url = angle[1];
+      at += angle[0].length;
     } else {
-      for (; at < limit && !/\s/.test(text[at]); at++) {
-        if (text[at] === "(") depth++;
-        else if (text[at] === ")" && depth-- === 0) break;
+      for (; at < text.length && !/\s/.test(text[at]); url += text[at++]) {
+        if (text[at] === "(" && ++depth > 20) return null;
+        if (text[at] === ")" && depth-- === 0) break;
         if (text[at] === "\\" && kEscapable.test(text[at + 1] || "")) at++;
-        url += text[at];
       }
     }
-    const rest = /^\s*(?:"[^"]*"|'[^']*')?\s*\)/.exec(text.slice(at, Math.min(limit, at + 300)));
-    return rest ? { url, end: at + rest[0].length } : null;
+    const rest = /^\s*(?:"[^"]*"|'[^']*')?\s*\)/.exec(text.slice(at, at + 300));
+    return rest && { url, end: from + at + rest[0].length };
   }
 
   angle() {
-    const match = /^<(?:(https?:\/\/[^\s<>]{1,2000}|mailto:[^\s<>]{1,300})|br\s{0,3}\/?)>/i.exec(this.text.slice(this.at, this.at + 2020));
-    if (!match) return false;
-    if (!match[1]) {
-      this.push(h("br"));
-    } else {
-      const url = safe_url(match[1]);
-      if (!url) return false;
-      this.push(link(url, [match[1]]));
-    }
-    this.at += match[0].length;
-    return true;
+    const match = /^<(?:(https?:[^\s<>]+|mailto:[^\s<>]+)|br\s{0,3}\/?)>/i.exec(this.text.slice(this.at, this.at + kMaxUrl));
+    const url = match?.[1] && safe_url(match[1]);
+    if (!match || url === null) return false;
+    return this.push(url ? link(url, [match[1]]) : h("br"), this.at + match[0].length);
   }
-
   entity() {
-    const match = /^&(?:([a-z]{2,6})|#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6}));/.exec(this.text.slice(this.at, this.at + 12));
+    const match = /^&(?:([a-z]{2,4})|#(\d{1,7})|#x([0-9a-f]{1,6}));/i.exec(this.text.slice(this.at, this.at + 12));
     if (!match) return false;
-    const code = match[2] ? parseInt(match[2], 10) : match[3] ? parseInt(match[3], 16) : 0;
+    const code = match[2] ? parseInt(match[2], 10) : parseInt(match[3], 16);
     const value = match[1] ? kEntities[match[1]] : code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : "\ufffd";
-    if (!value) return false;
-    this.plain += value;
-    this.at += match[0].length;
-    return true;
+    return value !== undefined && this.skip(value, this.at + match[0].length);
   }
-
   bare_url() {
     if (this.at < this.after_url || /[\p{L}\p{N}]/u.test(this.text[this.at - 1] || " ")) return false;
-    const match = /^https?:\/\/[^\s<>"`]{1,2000}/i.exec(this.text.slice(this.at, this.at + 2010));
+    const match = /^https?:\/\/[^\s<>"`]+/.exec(this.text.slice(this.at, this.at + kMaxUrl));
     if (!match) return false;
-    let address = match[0].replace(/[*_~]{1,3}$/, "");
-    for (;;) {  // punctuation at the end belongs to the sentence, a bracket too unless the address opened it
-      const last = address.at(-1);
-      if (/[.,:;!?'\]]/.test(last)) address = address.slice(0, -1);
-      else if (last === ")" && address.split(")").length > address.split("(").length) address = address.slice(0, -1);
-      else break;
-    }
     this.after_url = this.at + match[0].length;
-    const url = safe_url(address);
-    if (!url) return false;
-    this.push(link(url, [address]));
-    this.at += address.length;
-    return true;
+    let end = match[0].length, open = match[0].split("(").length - match[0].split(")").length;
+    // Punctuation at the end belongs to the sentence, a bracket too unless the address opened it.
+    for (; end; end--) {
+      const last = match[0][end - 1];
+      if (last === ")" && open < 0) open++;
+      else if (!/[.,:;!?'\]*_~]/.test(last)) break;
+    }
+    const address = match[0].slice(0, end), url = safe_url(address);
+    return url !== null && this.push(link(url, [address]), this.at + end);
   }
 
   newline() {
     const hard = this.plain.endsWith("  ");
     this.plain = this.plain.trimEnd();
-    if (hard) this.push(h("br"));
+    if (hard) this.push(h("br"), this.at);
     else this.plain += "\n";
     this.at++;
     while (this.text[this.at] === " ") this.at++;
@@ -333,6 +242,4 @@ class InlineParser {
   }
 }
 
-export function render_inline(text) {
-  return new InlineParser(text).parse();
-}
+export const render_inline = (text) => new InlineParser(text).parse();

@@ -6,30 +6,26 @@ import { render_inline } from "./inline.js";
 import { render_math } from "./math.js";
 import { highlight } from "./highlight.js";
 
-function code_node(block) {
-  const name = block.lang.slice(0, 30);
-  const code = h("code", {}, highlight(block.text, name.toLowerCase()));
-  return h("figure.code", {},
-    h("figcaption", {}, h("span", {}, name || "text"), copy_button("Copy code", () => block.text)),
-    h("pre", { tabindex: "0", role: "region", "aria-label": `Code${name ? ", " + name : ""}` }, code));
+// What may be wider than the page scrolls by itself, also with the keyboard.
+const scrolling = (name) => ({ tabindex: "0", role: "region", "aria-label": name });
+
+function code_node({ lang, text }) {
+  const name = lang.slice(0, 30);
+  return h("figure.code", {}, h("figcaption", {}, name || "text", copy_button("Copy code", () => text)),
+    h("pre", scrolling(`Code${name ? ", " + name : ""}`), h("code", {}, highlight(text, name.toLowerCase()))));
 }
 
-function list_node(block) {
-  const items = block.items.map((item) => {
-    const children = item.blocks.flatMap((b) => (block.tight && b.type === "paragraph" ? render_inline(b.text) : [block_node(b)]));
-    if (item.task === null) return h("li", {}, children);
-    return h("li.task", {}, h("input", { type: "checkbox", disabled: true, checked: item.task, "aria-label": item.task ? "done" : "not done" }), children);
-  });
-  const first = block.ordered && block.start !== 1 ? { start: block.start } : {};
-  return h(block.ordered ? "ol" : "ul", first, items);
+function list_node({ ordered, start, tight, items }) {
+  return h(ordered ? "ol" : "ul", { start: ordered && start !== 1 ? start : null }, items.map(({ task, blocks }) => {
+    const children = blocks.map((block) => (tight && block.type === "paragraph" ? render_inline(block.text) : block_node(block)));
+    if (task === null) return h("li", {}, children);
+    return h("li.task", {}, h("input", { type: "checkbox", disabled: true, checked: task, "aria-label": task ? "done" : "not done" }), children);
+  }));
 }
 
-function table_node(block) {
-  const align = (column) => (block.aligns[column] ? "td-" + block.aligns[column] : null);
-  const row = (tag, cells) => h("tr", {}, block.aligns.map((_, column) =>
-    h(tag, { class: align(column), scope: tag === "th" ? "col" : null }, render_inline(cells[column] || ""))));
-  return h("div.table", { tabindex: "0", role: "region", "aria-label": "Table" },
-    h("table", {}, h("thead", {}, row("th", block.header)), h("tbody", {}, block.rows.map((cells) => row("td", cells)))));
+function table_node({ aligns, header, rows }) {
+  const row = (tag, cells) => h("tr", {}, aligns.map((align, i) => h(tag, { class: align ? `td-${align}` : null, scope: tag === "th" && "col" }, render_inline(cells[i] || ""))));
+  return h("div.table", scrolling("Table"), h("table", {}, h("thead", {}, row("th", header)), h("tbody", {}, rows.map((cells) => row("td", cells)))));
 }
 
 function block_node(block) {
@@ -37,8 +33,7 @@ function block_node(block) {
     case "heading": return h("h" + Math.min(6, block.level + 2), {}, render_inline(block.text));  // the page has h1 and h2
     case "rule": return h("hr");
     case "code": return code_node(block);
-    case "math": return block.closed ? h("div.math-block", { tabindex: "0", role: "region", "aria-label": "Formula" }, render_math(block.text, true))
-      : h("p", {}, block.source);
+    case "math": return block.closed ? h("div.math-block", scrolling("Formula"), render_math(block.text, true)) : h("p", {}, block.text);
     case "quote": return h("blockquote", {}, block.blocks.map(block_node));
     case "list": return list_node(block);
     case "table": return table_node(block);
@@ -46,9 +41,7 @@ function block_node(block) {
   }
 }
 
-export function render_markdown(text) {
-  return parse_blocks(to_lines(text)).map(block_node);
-}
+export const render_markdown = (text) => parse_blocks(to_lines(text)).map(block_node);
 
 // A growing text inside `root`. Each update parses from the start of the last two blocks only: nothing that is appended can
 // change a block that has two others behind it.
@@ -56,8 +49,8 @@ export class MarkdownView {
   constructor(root) {
     this.root = root;
     this.text = "";
-    this.offset = 0;   // characters of the text that are final in the DOM
-    this.open = [];    // {source, node} of the blocks behind it
+    this.offset = 0;  // characters of the text that are final in the DOM
+    this.open = [];   // the blocks behind it, with their nodes
   }
 
   update(text) {
@@ -67,27 +60,17 @@ export class MarkdownView {
       this.root.replaceChildren();
     }
     this.text = text;
-    const raw = text.slice(this.offset).split("\n");
-    const blocks = parse_blocks(to_lines(text.slice(this.offset)));
-    const starts = [0];
-    for (const line of raw) starts.push(starts.at(-1) + line.length + 1);
-    const next = blocks.map((block) => {
-      const end = Math.min(starts[block.end], text.length - this.offset);
-      return { end, source: text.slice(this.offset + starts[block.begin], this.offset + end), block };
-    });
-    let same = 0;  // blocks that did not change keep their nodes, and with them a selection or a scroll position
-    const unchanged = (a, b) => b && a.source === b.source && a.block.type === b.block.type && a.block.closed === b.block.closed;
-    while (same < next.length && unchanged(next[same], this.open[same])) {
-      next[same].node = this.open[same].node;
-      same++;
-    }
+    const tail = text.slice(this.offset), starts = [0];
+    for (const line of tail.split("\n")) starts.push(starts.at(-1) + line.length + 1);
+    const blocks = parse_blocks(to_lines(tail)).map((block) => ({ ...block, source: tail.slice(starts[block.begin], starts[block.end]), stop: starts[block.end] }));
+    // Blocks that did not change keep their nodes, and with them a selection or a scroll position.
+    const unchanged = (a, b) => b && a.source === b.source && a.type === b.type && a.closed === b.closed;
+    let same = 0;
+    while (same < blocks.length && unchanged(blocks[same], this.open[same])) blocks[same].node = this.open[same++].node;
     for (const old of this.open.slice(same)) old.node.remove();
-    for (const part of next.slice(same)) {
-      part.node = block_node(part.block);
-      this.root.append(part.node);
-    }
-    const final = Math.max(0, next.length - 2);
-    if (final > 0) this.offset += next[final - 1].end;
-    this.open = next.slice(final);
+    for (const block of blocks.slice(same)) this.root.append((block.node = block_node(block)));
+    const final = Math.max(0, blocks.length - 2);
+    if (final) this.offset += blocks[final - 1].stop;
+    this.open = blocks.slice(final);
   }
 }

@@ -3,44 +3,44 @@
 import { h } from "./dom.js";
 import * as symbols from "./math_symbols.js";
 
-const kMath = "http://www.w3.org/1998/Math/MathML";
 const kMaxNesting = 40, kMaxLength = 8000;
 
 function m(tag, attributes, ...children) {
-  const element = document.createElementNS(kMath, tag);
-  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
+  const element = document.createElementNS("http://www.w3.org/1998/Math/MathML", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children.flat());
   return element;
 }
 const row = (nodes) => (nodes.length === 1 ? nodes[0] : m("mrow", {}, nodes));
 const operator = (text, attributes = {}) => m("mo", attributes, text);
 const fence = (text) => operator(text, { stretchy: "false" });
+const space = (em) => m("mspace", { width: `${em}em` });
+const upright = (text) => m("mi", { mathvariant: "normal" }, text);
+const fenced = (open, nodes, close) => m("mrow", {}, [[open, "prefix"], 0, [close, "postfix"]].flatMap((side) =>
+  !side ? nodes : side[0] ? [operator(side[0], { stretchy: "true", fence: "true", form: side[1] })] : []));
 
-const kEnvironments = symbols.table({
-  matrix: ["", ""], smallmatrix: ["", ""], array: ["", ""], pmatrix: ["(", ")"], bmatrix: ["[", "]"], Bmatrix: ["{", "}"], vmatrix: ["|", "|"],
-  Vmatrix: ["‖", "‖"], cases: ["{", ""], rcases: ["", "}"], aligned: ["", ""], align: ["", ""], alignedat: ["", ""], split: ["", ""],
-  gathered: ["", ""], gather: ["", ""], equation: ["", ""], eqnarray: ["", ""], multline: ["", ""],
+const { table } = symbols;
+const kEnvironments = table({
+  matrix: ["", ""], smallmatrix: ["", ""], array: ["", ""], pmatrix: ["(", ")"], bmatrix: ["[", "]"], Bmatrix: ["{", "}"], vmatrix: ["|", "|"], Vmatrix: ["‖", "‖"],
+  cases: ["{", ""], aligned: ["", ""], align: ["", ""], split: ["", ""], gathered: ["", ""], gather: ["", ""], equation: ["", ""], eqnarray: ["", ""],
 });
-const kAlphabetCommands = symbols.table({
-  mathbf: "bold", textbf: "bold", bm: "bold-italic", boldsymbol: "bold-italic", mathbb: "bb", mathcal: "cal", mathscr: "cal", mathfrak: "frak",
-  mathsf: "sans", textsf: "sans", mathtt: "mono", texttt: "mono", mathrm: "roman", mathit: "italic", mathnormal: "italic",
-});
-const kTextCommands = new Set("text textrm textit textnormal textbf textsf texttt mbox hbox textup".split(" "));
-const kSizes = { big: 1.2, Big: 1.8, bigg: 2.4, Bigg: 3 };
-const kIgnored = new Set("displaystyle textstyle scriptstyle limits nolimits nonumber notag hline relax centering".split(" "));
+const kAlphabets = table({ mathbf: "bold", bm: "bold-italic", boldsymbol: "bold-italic", mathbb: "bb", mathcal: "cal", mathscr: "cal", mathfrak: "frak", mathrm: "roman", mathsf: "roman", mathtt: "roman", mathit: "italic" });
+const kText = new Set("text textrm textit textnormal textbf textsf texttt mbox".split(" "));
+const kSizes = table({ big: 1.2, Big: 1.8, bigg: 2.4, Bigg: 3 });
+const kIgnored = new Set("displaystyle textstyle scriptstyle limits nolimits nonumber notag hline".split(" "));
 
 class Unknown extends Error {}
 
 class TexParser {
   constructor(source, display) {
-    this.tokens = source.match(/\\(?:operatorname\*|tag\*|[a-zA-Z]+|[\s\S]?)|[\s\S]/gu) || [];
+    this.tokens = source.match(/\\(?:operatorname\*|[a-zA-Z]+|[\s\S]?)|[\s\S]/gu) || [];
     this.at = 0;
     this.depth = 0;
     this.display = display;
     this.alphabet = "";
   }
   peek() {
-    while (this.at < this.tokens.length && /^\s$/.test(this.tokens[this.at])) this.at++;
+    while (/^\s$/.test(this.tokens[this.at] || "")) this.at++;
     return this.tokens[this.at];
   }
   next() {
@@ -48,82 +48,86 @@ class TexParser {
     this.at++;
     return token;
   }
+  accept(token) {
+    const found = this.peek() === token;
+    if (found) this.at++;
+    return found;
+  }
   expect(token) {
-    if (this.next() !== token) throw new Unknown(`no ${token}`);
+    if (!this.accept(token)) throw new Unknown(`no ${token}`);
+  }
+  nested(f) {
+    if (++this.depth > kMaxNesting) throw new Unknown("nested too deeply");
+    const result = f();
+    this.depth--;
+    return result;
   }
 
   // Nodes up to one of `ends`, which is left there.
   list(ends) {
-    if (++this.depth > kMaxNesting) throw new Unknown("nested too deeply");
-    const nodes = [];
-    for (let token = this.peek(); token !== undefined && !ends.includes(token); token = this.peek()) {
-      if (token === "}" || token === "&" || token === "\\\\" || token === "\\right" || token === "\\end") throw new Unknown(`stray ${token}`);
-      const node = this.with_scripts();
-      if (node) nodes.push(node);
-    }
-    this.depth--;
-    return nodes;
+    return this.nested(() => {
+      const nodes = [];
+      for (let token = this.peek(); token !== undefined && !ends.includes(token); token = this.peek()) {
+        if (["}", "&", "\\\\", "\\right", "\\end"].includes(token)) throw new Unknown(`stray ${token}`);
+        const node = this.with_scripts();
+        if (node) nodes.push(node);
+      }
+      return nodes;
+    });
   }
-
+  rows(ends) {
+    const rows = [[]];
+    for (;;) {
+      rows.at(-1).push(row(this.list([...ends, "&", "\\\\"])));
+      if (this.accept("&")) continue;
+      if (!this.accept("\\\\")) break;
+      if (this.tokens[this.at] === "[") while (this.at < this.tokens.length && this.tokens[this.at++] !== "]");  // extra space
+      rows.push([]);
+    }
+    const last = rows.at(-1);
+    if (rows.length > 1 && last.length === 1 && !last[0].textContent && !last[0].children.length) rows.pop();
+    return rows;
+  }
+  group(close) {
+    const node = row(this.list([close]));
+    this.expect(close);
+    return node;
+  }
   // {...} or one symbol.
   argument() {
     if (this.peek() === undefined) throw new Unknown("a command without its argument");
-    if (++this.depth > kMaxNesting) throw new Unknown("nested too deeply");
-    let node;
-    if (this.peek() === "{") {
-      this.at++;
-      node = row(this.list(["}"]));
-      this.expect("}");
-    } else {
-      node = this.atom(true) || m("mrow");
-    }
-    this.depth--;
-    return node;
+    return this.nested(() => (this.accept("{") ? this.group("}") : this.atom(true) || m("mrow", {})));
+  }
+  optional() {
+    return this.accept("[") ? this.group("]") : null;
   }
   raw_argument() {
     this.expect("{");
     let depth = 1, text = "";
-    for (; this.at < this.tokens.length; this.at++) {
-      const token = this.tokens[this.at];
-      if (token === "{") depth++;
-      if (token === "}" && --depth === 0) { this.at++; return text; }
-      text += token;
+    for (; this.at < this.tokens.length; text += this.tokens[this.at++]) {
+      if (this.tokens[this.at] === "{") depth++;
+      if (this.tokens[this.at] === "}" && --depth === 0) {
+        this.at++;
+        return text;
+      }
     }
     throw new Unknown("no }");
   }
-  optional() {
-    if (this.peek() !== "[") return null;
-    this.at++;
-    const nodes = this.list(["]"]);
-    this.expect("]");
-    return row(nodes);
-  }
 
   with_scripts() {
-    const start = this.peek();
-    const base = start === "^" || start === "_" || start === "'" ? m("mrow") : this.atom();
+    const base = ["^", "_", "'"].includes(this.peek()) ? m("mrow", {}) : this.atom();
     if (!base) return null;
     let under = null, over = null, limits = base.limits === "always" || (base.limits === "display" && this.display);
     for (;;) {
-      const token = this.peek();
-      if (token === "\\limits" || token === "\\nolimits") {
-        limits = token === "\\limits";
-        this.at++;
-      } else if (token === "_" && !under) {
-        this.at++;
-        under = this.argument();
-      } else if (token === "^" && !over) {
-        this.at++;
-        over = this.argument();
-      } else if (token === "'" && (!over || over.primes)) {
-        this.at++;
-        const count = (over?.primes || 0) + 1;
-        over = operator(count < 4 ? ["′", "″", "‴"][count - 1] : "′".repeat(count));
-        over.primes = count;
-        if (this.peek() === "^") {
-          this.at++;
-          over = m("mrow", {}, over, this.argument());
-        }
+      if (this.accept("\\limits")) limits = true;
+      else if (this.accept("\\nolimits")) limits = false;
+      else if (!under && this.accept("_")) under = this.argument();
+      else if (!over && this.accept("^")) over = this.argument();
+      else if (!over && this.peek() === "'") {
+        let primes = "";
+        while (this.accept("'")) primes += "′";
+        over = operator(primes);
+        if (this.accept("^")) over = m("mrow", {}, over, this.argument());
       } else break;
     }
     if (!under && !over) return base;
@@ -135,199 +139,152 @@ class TexParser {
   atom(single = false) {
     const token = this.next();
     if (token[0] === "\\" && token.length > 1) return this.command(token.slice(1));
-    if (token === "{") {
-      this.at--;
-      return this.argument();
-    }
+    if (token === "{") return this.group("}");
     if (/[0-9]/.test(token)) {
       let number = token;
-      while (!single && (/^[0-9]$/.test(this.tokens[this.at] || "") || (this.tokens[this.at] === "." && /^[0-9]$/.test(this.tokens[this.at + 1] || "")))) number += this.tokens[this.at++];
+      while (!single && /^(?:[0-9]|\.[0-9])/.test((this.tokens[this.at] || "") + (this.tokens[this.at + 1] || ""))) number += this.tokens[this.at++];
       return m("mn", {}, this.styled(number));
     }
     if (/\p{L}/u.test(token)) return this.letter(token);
     if ("()[]|/".includes(token)) return fence(token);
-    if (token === "~") return this.space(0.25);
-    return operator({ "-": "−", "*": "∗", "'": "′" }[token] || token);
+    return token === "~" ? space(0.25) : operator({ "-": "−", "*": "∗" }[token] || token);
   }
   styled(text) {
     return Array.from(text, (c) => symbols.in_alphabet(c, this.alphabet)).join("");
   }
   letter(text) {
-    const upright = this.alphabet && this.alphabet !== "italic";  // the characters themselves say what they look like
-    return m("mi", upright ? { mathvariant: "normal" } : {}, this.styled(text));
+    const plain = !this.alphabet || this.alphabet === "italic";  // else the characters themselves say what they look like
+    return plain ? m("mi", {}, text) : upright(this.styled(text));
   }
-  space(em) {
-    return m("mspace", { width: `${em}em` });
-  }
-
   delimiter() {
-    const token = this.next();
+    const token = this.next() || "";
     if (token === ".") return "";
-    const text = token === "<" ? "⟨" : token === ">" ? "⟩" : token?.[0] === "\\" ? symbols.kDelimiters[token.slice(1)] : token;
+    const text = { "<": "⟨", ">": "⟩" }[token] || (token[0] === "\\" ? symbols.kDelimiters[token.slice(1)] : token);
     if (!text || text.length > 1 || /[\p{L}\p{N}]/u.test(text)) throw new Unknown(`no delimiter: ${token}`);
     return text;
   }
 
   command(name) {
     const identifier = symbols.kIdentifiers[name];
-    if (identifier) return /^\p{Lu}/u.test(identifier) && !this.alphabet ? m("mi", { mathvariant: "normal" }, identifier) : this.letter(identifier);
+    if (identifier) return /\p{Lu}/u.test(identifier) && !this.alphabet ? upright(identifier) : this.letter(identifier);
     if (symbols.kOperators[name]) return operator(symbols.kOperators[name]);
-    if (symbols.kLarge[name] || symbols.kIntegrals[name]) return this.large(name);
+    if (symbols.kLarge[name]) return this.large(symbols.kLarge[name], "display");
+    if (symbols.kIntegrals[name]) return this.large(symbols.kIntegrals[name], "");
     if (symbols.kFunctions.has(name)) return m("mi", {}, name);
-    if (symbols.kLimitFunctions.has(name)) return this.function_name(name.replace(/^(lim|arg)(?=.{3})/, "$1\u2009"), true);
+    if (symbols.kLimitFunctions.has(name)) return this.limits(upright(name.replace(/^(lim|arg)(?=.{3})/, "$1\u2009")));
     if (symbols.kDelimiters[name]) return fence(symbols.kDelimiters[name]);
-    if (name in symbols.kSpaces) return this.space(symbols.kSpaces[name]);
-    if (name in symbols.kAccents || name in symbols.kUnderAccents) return this.accent(name);
-    if (kTextCommands.has(name)) return this.text(name);
-    if (kAlphabetCommands[name]) return this.in_alphabet(kAlphabetCommands[name]);
+    if (name in symbols.kSpaces) return space(symbols.kSpaces[name]);
+    if (name in symbols.kAccents) return this.accent(name, symbols.kAccents[name], "mover", "accent");
+    if (name in symbols.kUnderAccents) return this.accent(name, symbols.kUnderAccents[name], "munder", "accentunder");
+    if (kText.has(name)) return this.text(name);
+    if (kAlphabets[name]) return this.in_alphabet(kAlphabets[name]);
     if (kIgnored.has(name)) return null;
-    const size = /^(big|Big|bigg|Bigg)[lrm]?$/.exec(name);
-    if (size) return operator(this.delimiter(), { minsize: `${kSizes[size[1]]}em`, maxsize: `${kSizes[size[1]]}em`, stretchy: "true" });
-    if (/^[%$#&_]$/.test(name)) return operator(name);
-    return this.structure(name);
+    const size = kSizes[name.replace(/[lrm]$/, "")];
+    if (size) return operator(this.delimiter(), { minsize: `${size}em`, maxsize: `${size}em`, stretchy: "true" });
+    return /^[%$#&_]$/.test(name) ? operator(name) : this.structure(name);
   }
-
-  large(name) {
-    const node = operator(symbols.kLarge[name] || symbols.kIntegrals[name], { largeop: "true", movablelimits: "false", stretchy: "false" });
-    if (!this.display) node.setAttribute("largeop", "false");
-    if (symbols.kLarge[name]) node.limits = "display";
+  limits(node, when = "display") {
+    node.limits = when;
     return node;
   }
-  function_name(text, limits) {
-    const node = m("mi", { mathvariant: "normal" }, text);
-    if (limits) node.limits = "display";
-    return node;
+  large(character, limits) {
+    return this.limits(operator(character, { largeop: String(this.display), movablelimits: "false", stretchy: "false" }), limits);
   }
-  accent(name) {
-    const over = name in symbols.kAccents;
-    const mark = operator(over ? symbols.kAccents[name] : symbols.kUnderAccents[name], { stretchy: symbols.kStretchy.has(name) ? "true" : "false" });
-    const node = m(over ? "mover" : "munder", { [over ? "accent" : "accentunder"]: "true" }, this.argument(), mark);
-    if (name.endsWith("brace")) node.limits = "always";
-    return node;
+  accent(name, mark, tag, attribute) {
+    const node = m(tag, { [attribute]: "true" }, this.argument(), operator(mark, { stretchy: String(symbols.kStretchy.has(name)) }));
+    return name.endsWith("brace") ? this.limits(node, "always") : node;
   }
   text(name) {
-    const alphabet = { textbf: "bold", textsf: "sans", texttt: "mono" }[name];
-    const text = this.raw_argument().replace(/\\([%$#&_{} ])/g, "$1").replaceAll("$", "");
-    return m("mtext", {}, Array.from(text, (c) => symbols.in_alphabet(c, alphabet)).join("").replace(/^ | $/g, "\u00a0"));
+    const text = this.raw_argument().replace(/\\([%$#&_{} ])/g, "$1").replaceAll("$", "").replace(/^ | $/g, "\u00a0");
+    return m("mtext", {}, name === "textbf" ? Array.from(text, (c) => symbols.in_alphabet(c, "bold")).join("") : text);
   }
   in_alphabet(alphabet) {
-    const before = this.alphabet;
+    const mark = this.at, before = this.alphabet;
+    if (alphabet === "roman" && this.peek() === "{") {  // \mathrm{softmax} is one word, not a product of letters
+      const text = this.raw_argument();
+      if (/^[\p{L}\p{N} .-]+$/u.test(text)) return upright(text);
+      this.at = mark;
+    }
     this.alphabet = alphabet;
-    const node = alphabet === "roman" && this.peek() === "{" ? this.roman() : this.argument();
+    const node = this.argument();
     this.alphabet = before;
     return node;
   }
-  // \mathrm{softmax} is one word, not a product of letters.
-  roman() {
-    const mark = this.at;
-    const text = this.raw_argument();
-    if (/^[\p{L}\p{N} .-]+$/u.test(text)) return m("mi", { mathvariant: "normal" }, text);
-    this.at = mark;
-    return this.argument();
-  }
 
   structure(name) {
+    const arrow = name === "xrightarrow" ? "⟶" : name === "xleftarrow" ? "⟵" : "";
+    if (arrow) {
+      const below = this.optional(), mark = operator(arrow, { stretchy: "true" });
+      return below ? m("munderover", {}, mark, below, this.argument()) : m("mover", {}, mark, this.argument());
+    }
     switch (name) {
       case "frac": case "dfrac": case "tfrac": case "cfrac": return m("mfrac", {}, this.argument(), this.argument());
-      case "binom": case "dbinom": case "tbinom":
-        return m("mrow", {}, operator("("), m("mfrac", { linethickness: "0" }, this.argument(), this.argument()), operator(")"));
+      case "binom": return fenced("(", [m("mfrac", { linethickness: "0" }, this.argument(), this.argument())], ")");
       case "sqrt": {
         const index = this.optional();
         return index ? m("mroot", {}, this.argument(), index) : m("msqrt", {}, this.argument());
       }
-      case "left": return this.left_right();
+      case "left": {
+        const open = this.delimiter(), nodes = this.list(["\\right"]);
+        this.expect("\\right");
+        return fenced(open, nodes, this.delimiter());
+      }
       case "middle": return operator(this.delimiter(), { stretchy: "true" });
       case "begin": return this.environment();
-      case "overset": case "stackrel": { const top = this.argument(); return m("mover", {}, this.argument(), top); }
-      case "underset": { const bottom = this.argument(); return m("munder", {}, this.argument(), bottom); }
-      case "operatorname": case "operatorname*": return this.function_name(this.raw_argument().replace(/\\[,;: ]/g, "\u2009"), name.endsWith("*"));
-      case "xrightarrow": case "xleftarrow": {
-        const below = this.optional();
-        const arrow = operator(name === "xrightarrow" ? "⟶" : "⟵", { stretchy: "true" });
-        return below ? m("munderover", {}, arrow, below, this.argument()) : m("mover", {}, arrow, this.argument());
+      case "overset": case "stackrel": case "underset": {
+        const mark = this.argument();
+        return m(name === "underset" ? "munder" : "mover", {}, this.argument(), mark);
       }
+      case "operatorname": return upright(this.raw_argument());
+      case "operatorname*": return this.limits(upright(this.raw_argument()));
       case "not": {
         const node = this.atom();
         if (!node || node.children.length) throw new Unknown("\\not");
         node.textContent += "\u0338";
         return node;
       }
-      case "bmod": return m("mrow", {}, this.space(0.22), m("mi", { mathvariant: "normal" }, "mod"), this.space(0.22));
-      case "mod": return m("mrow", {}, this.space(1), m("mi", { mathvariant: "normal" }, "mod"), this.space(0.33));
-      case "pmod": return m("mrow", {}, this.space(1), fence("("), m("mi", { mathvariant: "normal" }, "mod"), this.space(0.33), this.argument(), fence(")"));
-      case "boxed": case "fbox": { const box = m("mrow", {}, this.argument()); box.setAttribute("class", "boxed"); return box; }
-      case "phantom": return m("mphantom", {}, this.argument());
+      case "bmod": case "mod": return m("mrow", {}, space(0.3), upright("mod"), space(0.3));
+      case "pmod": return m("mrow", {}, space(1), fence("("), upright("mod"), space(0.3), this.argument(), fence(")"));
+      case "boxed": return m("mrow", { class: "boxed" }, this.argument());
       case "substack": {
         this.expect("{");
         const rows = this.rows(["}"]);
         this.expect("}");
         return this.table(rows, "substack");
       }
-      case "tag": case "tag*": return m("mrow", {}, this.space(2), m("mtext", {}, `(${this.raw_argument()})`));
+      case "tag": return m("mrow", {}, space(2), m("mtext", {}, `(${this.raw_argument()})`));
       case "label": this.raw_argument(); return null;
-      case "mathop": case "mathbin": case "mathrel": case "mathord": return this.argument();
-      case "textcolor": case "color": this.raw_argument(); return name === "textcolor" ? this.argument() : null;
       default: return m("mtext", { class: "unknown" }, "\\" + name);
     }
   }
 
-  left_right() {
-    const left = this.delimiter();
-    const nodes = this.list(["\\right"]);
-    this.expect("\\right");
-    const right = this.delimiter();
-    const side = (text, form) => (text ? [operator(text, { stretchy: "true", fence: "true", form })] : []);
-    return m("mrow", {}, side(left, "prefix"), nodes, side(right, "postfix"));
+  table(rows, kind, columns = "") {
+    const aligned = /^(?:align|split|eqnarray)/.test(kind), side = { l: "left", r: "right" };
+    const align = (i) => (aligned ? (i % 2 ? "left" : "right") : kind === "cases" ? "left" : side[columns[i]] || "center");
+    const style = aligned ? "aligned" : kind === "smallmatrix" || kind === "substack" ? "tight" : "matrix";
+    return m("mtable", { class: style, displaystyle: String(aligned || kind.startsWith("gather")) },
+      rows.map((cells) => m("mtr", {}, cells.map((cell, i) => m("mtd", { class: `cell-${align(i)}` }, cell)))));
   }
-
-  rows(ends) {
-    const rows = [[]];
-    for (;;) {
-      rows.at(-1).push(row(this.list([...ends, "&", "\\\\"])));
-      const token = this.peek();
-      if (token === "&") this.at++;
-      else if (token === "\\\\") {
-        this.at++;
-        if (this.tokens[this.at] === "[") while (this.at < this.tokens.length && this.tokens[this.at++] !== "]");  // extra space
-        rows.push([]);
-      } else break;
-    }
-    const last = rows.at(-1);
-    if (rows.length > 1 && last.length === 1 && last[0].tagName === "mrow" && !last[0].childNodes.length) rows.pop();
-    return rows;
-  }
-
-  table(rows, key, columns = "") {
-    const aligned = /^(align|split|eqnarray)/.test(key), cases = key.endsWith("cases");
-    const align = (column) => (aligned ? (column % 2 ? "left" : "right") : cases ? "left" : { l: "left", r: "right" }[columns[column]] || "center");
-    const body = rows.map((cells) => m("mtr", {}, cells.map((cell, column) => m("mtd", { class: `cell-${align(column)}` }, cell))));
-    const style = aligned ? "aligned" : key === "smallmatrix" || key === "substack" ? "tight" : "matrix";
-    return m("mtable", { class: style, ...(aligned || /^(gather|equation|multline)/.test(key) ? { displaystyle: "true" } : {}) }, body);
-  }
-
   environment() {
-    const name = this.raw_argument();
-    const key = name.replace(/\*$/, "");
-    if (!kEnvironments[key]) throw new Unknown(`environment ${name}`);
-    const columns = key === "array" ? this.raw_argument().replace(/[^lcr]/g, "") : "";
-    if (key === "alignedat") this.raw_argument();
+    const name = this.raw_argument(), kind = name.replace(/\*$/, "");
+    if (!kEnvironments[kind]) throw new Unknown(`environment ${name}`);
+    const columns = kind === "array" ? this.raw_argument().replace(/[^lcr]/g, "") : "";
     const rows = this.rows(["\\end"]);
     this.expect("\\end");
     if (this.raw_argument() !== name) throw new Unknown(`no \\end{${name}}`);
-    const table = this.table(rows, key, columns);
-    const [open, close] = kEnvironments[key];
-    const side = (text, form) => (text ? [operator(text, { stretchy: "true", fence: "true", form })] : []);
-    return open || close ? m("mrow", {}, side(open, "prefix"), table, side(close, "postfix")) : table;
+    const body = this.table(rows, kind, columns), [open, close] = kEnvironments[kind];
+    return open ? fenced(open, [body], close) : body;
   }
 }
 
 export function render_math(source, display) {
   try {
-    if (source.length > kMaxLength) throw new Unknown("too long");
-    const parser = new TexParser(source.trim(), display);
+    const text = source.trim();
+    if (text.length > kMaxLength) throw new Unknown("too long");
+    const parser = new TexParser(text, display);
     const rows = parser.rows([]);  // models write \\ and & without an environment, too
     const content = rows.length === 1 && rows[0].length === 1 ? rows[0][0] : parser.table(rows, "aligned");
-    return m("math", display ? { display: "block" } : {}, m("semantics", {}, m("mrow", {}, content), m("annotation", { encoding: "application/x-tex" }, source.trim())));
+    return m("math", display ? { display: "block" } : {}, m("semantics", {}, m("mrow", {}, content), m("annotation", { encoding: "application/x-tex" }, text)));
   } catch (error) {
     if (!(error instanceof Unknown)) throw error;
     return h("code.tex-source", { title: `Not drawn: ${error.message}` }, source.trim());

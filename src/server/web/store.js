@@ -2,90 +2,68 @@
 
 import { title_of } from "./conversation.js";
 
-const kDatabase = "gpt-oss-vision", kVersion = 1;
-
 const promised = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => reject(request.error);
 });
+const row_of = (conversation) => ({ id: conversation.id, title: title_of(conversation), updated: conversation.updated });
 
 export class Store {
-  constructor() {
-    this.memory = new Map();
-    this.database = null;
-    this.persistent = true;
-  }
+  memory = new Map();
+  database = null;
 
   async open() {
     try {
-      const request = indexedDB.open(kDatabase, kVersion);
+      const request = indexedDB.open("gpt-oss-vision", 1);
       request.onupgradeneeded = () => {
         request.result.createObjectStore("index", { keyPath: "id" });          // small: what the list shows
         request.result.createObjectStore("conversations", { keyPath: "id" });  // with pictures
       };
       this.database = await promised(request);
-      this.database.onversionchange = () => this.database.close();
-    } catch {
-      this.persistent = false;
-    }
+    } catch { /* memory it is; the page says so */ }
     return this;
+  }
+
+  read(name, method, ...keys) {
+    return promised(this.database.transaction(name).objectStore(name)[method](...keys));
+  }
+  // Does the same to both stores at once.
+  change(f) {
+    return new Promise((resolve, reject) => {
+      const change = this.database.transaction(["index", "conversations"], "readwrite");
+      change.oncomplete = resolve;
+      change.onabort = change.onerror = () => reject(change.error || new Error("the browser refused"));
+      f(change.objectStore("index"), change.objectStore("conversations"));
+    });
   }
 
   // Newest first: {id, title, updated}.
   async list() {
-    const rows = this.database ? await promised(this.database.transaction("index").objectStore("index").getAll())
-      : [...this.memory.values()].map((c) => ({ id: c.id, title: title_of(c), updated: c.updated }));
+    const rows = this.database ? await this.read("index", "getAll") : [...this.memory.values()].map(row_of);
     return rows.sort((a, b) => b.updated - a.updated);
   }
   async get(id) {
-    if (!this.database) return this.memory.get(id);
-    return promised(this.database.transaction("conversations").objectStore("conversations").get(id));
+    return this.database ? this.read("conversations", "get", id) : this.memory.get(id);
   }
   async all() {
-    if (!this.database) return [...this.memory.values()];
-    return promised(this.database.transaction("conversations").objectStore("conversations").getAll());
+    return this.database ? this.read("conversations", "getAll") : [...this.memory.values()];
   }
   async put(conversation) {
-    if (!this.database) {
-      this.memory.set(conversation.id, conversation);
-      return;
-    }
-    const change = this.database.transaction(["index", "conversations"], "readwrite");
-    change.objectStore("index").put({ id: conversation.id, title: title_of(conversation), updated: conversation.updated });
-    change.objectStore("conversations").put(conversation);
-    await this.finished(change);
+    if (this.database) await this.change((index, conversations) => { index.put(row_of(conversation)); conversations.put(conversation); });
+    else this.memory.set(conversation.id, conversation);
   }
+  // All of them if id is null.
   async remove(id) {
-    if (!this.database) {
-      this.memory.delete(id);
-      return;
-    }
-    const change = this.database.transaction(["index", "conversations"], "readwrite");
-    change.objectStore("index").delete(id);
-    change.objectStore("conversations").delete(id);
-    await this.finished(change);
-  }
-  async clear() {
-    this.memory.clear();
-    if (!this.database) return;
-    const change = this.database.transaction(["index", "conversations"], "readwrite");
-    change.objectStore("index").clear();
-    change.objectStore("conversations").clear();
-    await this.finished(change);
-  }
-  finished(transaction) {
-    return new Promise((resolve, reject) => {
-      transaction.oncomplete = resolve;
-      transaction.onabort = transaction.onerror = () => reject(transaction.error || new Error("the browser did not store the chat"));
-    });
+    if (this.database) await this.change((...stores) => stores.forEach((store) => (id === null ? store.clear() : store.delete(id))));
+    else if (id === null) this.memory.clear();
+    else this.memory.delete(id);
   }
 }
 
 // A JSON value under a name; the fallback if there is none or it cannot be read.
 export function load_preference(name, fallback) {
   try {
-    const text = localStorage.getItem(`gov.${name}`);
-    return text === null ? fallback : JSON.parse(text);
+    return JSON.parse(localStorage.getItem(`gov.${name}`)) ?? fallback;
   } catch {
     return fallback;
   }

@@ -3,10 +3,10 @@ import * as tree from "/conversation.js";
 import { events } from "/api.js";
 import { shares, summary } from "/heatmap.js";
 import { request_fields } from "/settings.js";
-import { prepare_image, kLimits } from "/images.js";
+import { prepare_image, kMaxSide } from "/images.js";
 import { Store } from "/store.js";
 
-const texts = (conversation) => tree.path_to(conversation).map((m) => m.content).join(" ");
+const texts = (conversation) => tree.path_to_head(conversation).map((m) => m.content).join(" ");
 function sample() {
   const c = tree.new_conversation({ system: "Be brief" });
   const q = tree.add_message(c, null, { role: "user", content: "q" });
@@ -25,9 +25,8 @@ await check("branches", () => {
   equal(texts(c), "q a");
   tree.select_branch(c, b.id);
   equal(texts(c), "q b d");
-  tree.remove_message(c, b.id);
-  equal(texts(c), "q a");
-  ok(!c.messages[d.id], "what follows a removed message goes with it");
+  tree.remove_leaf(c, d);
+  equal(texts(c), "q b");
 });
 await check("messages on the wire", () => {
   const { c, a } = sample();
@@ -55,7 +54,7 @@ await check("hostile imports", () => {
     equal(tree.checked_conversation(bad), null, JSON.stringify(bad));
   }
   const evil = tree.checked_conversation({ messages: { __proto__: null, a: m("a", null, { content: 5, images: [{ url: "https://evil.org/x.png" }, { url: "data:image/svg+xml;base64,AA==" }, { url: "data:image/png;base64,AA==", name: {} }], extra: 1, stats: { completion: 3, x: "<b>" } }) }, settings: { system: {}, top_p: 0.5 } });
-  const [message] = tree.path_to(evil);
+  const [message] = tree.path_to_head(evil);
   equal(message.content, "");
   equal(message.images, [{ url: "data:image/png;base64,AA==", name: "" }]);
   equal(message.stats, { completion: 3 });
@@ -89,7 +88,7 @@ await check("load of experts", () => {
   equal(summary([0, 0]).effective, 0);
 });
 await check("settings on the wire", () => {
-  equal(request_fields({ system: "s", temperature: 0, max_tokens: 5, reasoning_effort: "low" }), { temperature: 0, max_completion_tokens: 5, reasoning_effort: "low" });
+  equal(request_fields({ system: "s", temperature: 0, max_completion_tokens: 5, reasoning_effort: "low" }), { temperature: 0, max_completion_tokens: 5, reasoning_effort: "low" });
   equal(request_fields({ tools: '[{"name": "f"}]' }), { tools: [{ type: "function", function: { name: "f" } }] });
   equal(request_fields({ schema: "{}" }).response_format.json_schema, { name: "answer", strict: true, schema: {} });
   for (const bad of [{ tools: "{" }, { tools: "{}" }, { tools: "[1]" }, { tools: "[{}]" }, { schema: "[]" }, { schema: "null" }]) {
@@ -116,7 +115,10 @@ await check("pictures within the limits are sent as they are", async () => {
 });
 await check("huge pictures are made smaller", async () => {
   const image = await prepare_image(await picture(6000, 1500));
-  equal([image.width, image.height], [kLimits.side, 1024]);
+  const shown = new Image();
+  shown.src = image.url;
+  await shown.decode();
+  equal([shown.width, shown.height], [kMaxSide, 1024]);
   ok(/from 6000 × 1500/.test(image.note), image.note);
 });
 await check("what is no picture is refused", async () => {
@@ -128,8 +130,8 @@ await check("what is no picture is refused", async () => {
 });
 
 await check("the store keeps, lists and forgets", async () => {
-  for (const store of [await new Store().open(), Object.assign(new Store(), { persistent: false })]) {
-    await store.clear();
+  for (const store of [await new Store().open(), new Store()]) {
+    await store.remove(null);
     const { c } = sample(), other = sample().c;
     other.updated = c.updated + 5;
     await store.put(c);
@@ -138,7 +140,7 @@ await check("the store keeps, lists and forgets", async () => {
     equal(texts(await store.get(c.id)), "q a");
     await store.remove(other.id);
     equal((await store.all()).length, 1);
-    await store.clear();
+    await store.remove(null);
     equal((await store.list()).length, 0);
   }
 });
