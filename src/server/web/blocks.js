@@ -11,7 +11,7 @@ const kQuote = /^ {0,3}> ?/;
 const kMath = /^ {0,3}(\$\$|\\\[)/;
 const kItem = /^( *)([-*+]|\d{1,9}[.)])( +|$)/;
 const kDelimiterRow = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
-const kUnderline = /^ {0,3}(=+|-+)[ \t]*$/;
+const kUnderline = /^ {0,3}=+[ \t]*$/;
 
 const blank = (line) => line === undefined || /^[ \t]*$/.test(line);
 const indent_of = (line) => /^ */.exec(line)[0].length;
@@ -51,11 +51,6 @@ function code_block(lines, i, [, marks, info]) {
   while (end < lines.length && !closing.test(lines[end])) end++;
   const text = lines.slice(i + 1, end).map((line) => unindent(line, indent)).join("\n");
   return { type: "code", lang: info.trim().split(/\s/)[0], text, closed: end < lines.length, end: end + 1 };
-}
-function indented_code(lines, i) {
-  let last = i;
-  for (let at = i; at < lines.length && (blank(lines[at]) || indent_of(lines[at]) >= 4); at++) if (!blank(lines[at])) last = at;
-  return { type: "code", lang: "", text: lines.slice(i, last + 1).map((line) => line.slice(4)).join("\n"), end: last + 1 };
 }
 
 // $$ ... $$ or \[ ... \] that starts a line; null if it is none. Open as long as it may still be closed by what comes.
@@ -135,8 +130,7 @@ function paragraph(lines, i) {
   let end = i + 1;
   const text = () => lines.slice(i, end).map((line) => line.replace(/^ +/, "")).join("\n").trimEnd();
   for (; !blank(lines[end]); end++) {
-    const underline = kUnderline.exec(lines[end]);
-    if (underline) return { type: "heading", level: underline[1][0] === "=" ? 1 : 2, text: text(), end: end + 1 };
+    if (kUnderline.test(lines[end])) return { type: "heading", level: 1, text: text(), end: end + 1 };
     if (interrupts(lines, end)) break;
   }
   return { type: "paragraph", text: text(), end };
@@ -151,7 +145,6 @@ function block_at(lines, i, depth) {
   if ((match = kMath.exec(line))) return math_block(lines, i, match) || paragraph(lines, i);
   if (depth < kMaxNesting && kQuote.test(line)) return quote_block(lines, i, depth);
   if (depth < kMaxNesting && item_at(line)?.indent < 4) return list_block(lines, i, depth);
-  if (indent_of(line) >= 4) return indented_code(lines, i);
   return table_at(lines, i) ? table_block(lines, i) : paragraph(lines, i);
 }
 

@@ -6,15 +6,15 @@ import { h } from "./dom.js";
 const words = (text) => new Set(text.split(" "));
 const kShared = "if else for while do switch case default break continue return try catch throw finally true false null import export new class struct enum interface public private static const let in is as async await yield ";
 const kKeywords = {
-  c: words(kShared + "var function typeof instanceof void delete this super extends implements abstract final override throws package goto sizeof typedef union extern inline int char long short unsigned signed float double bool boolean auto virtual template typename namespace using constexpr noexcept nullptr operator friend protected from of undefined type readonly declare fn impl trait mod mut pub ref self Self use crate move where unsafe match dyn loop func defer go chan map range select fallthrough nil val fun object string byte guard foreach __global__ __device__ __shared__"),
-  py: words(kShared + "and or not def del elif except from global lambda nonlocal pass raise with assert None True False self then fi until done esac local set unset echo cd source sudo function end unless module require puts begin rescue"),
-  sql: words("select from where and or not insert into values update set delete create table drop alter join left right inner outer full on as group by order having limit offset union all distinct null is in like between case when then else end primary key foreign references index view with exists count sum avg min max asc desc"),
+  c: words(kShared + "var function typeof instanceof void delete this super extends implements final override package goto sizeof typedef union extern inline int char long short unsigned signed float double bool boolean auto virtual template typename namespace using constexpr noexcept nullptr operator friend protected from of undefined type fn impl trait mod mut pub self Self use where unsafe match func defer go chan map range nil val fun object string byte __global__ __device__ __shared__"),
+  py: words(kShared + "and or not def del elif except from global lambda nonlocal pass raise with assert None True False self then fi until done esac local set unset echo cd source sudo function end unless"),
+  sql: words("select from where and or not insert into values update set delete create table drop alter join left right inner outer full on as group by order having limit offset union all distinct null is in like between case when then else end primary key with exists count sum asc desc"),
   data: words("true false null yes no"),
 };
 const kFamilies = {
-  c: "c js javascript jsx ts typescript tsx mjs cpp c++ cc h hpp cuda cu objc glsl java kotlin swift c# cs csharp scala dart php go golang rust rs",
-  py: "py python bash sh shell zsh console dockerfile makefile cmake r ruby rb perl", data: "data json jsonc yaml yml toml ini conf",
-  sql: "sql postgresql mysql sqlite", html: "html xml svg vue", css: "css scss less", diff: "diff patch",
+  c: "c js javascript jsx ts typescript tsx cpp c++ h cuda java kotlin swift c# csharp scala dart php go rust rs",
+  py: "py python bash sh shell console dockerfile makefile cmake r ruby perl", data: "data json jsonc yaml yml toml ini conf",
+  sql: "sql", html: "html xml svg", css: "css scss", diff: "diff",
 };
 const kFamily = new Map(Object.entries(kFamilies).flatMap(([family, names]) => names.split(" ").map((name) => [name, family])));
 

@@ -19,7 +19,7 @@ export function safe_url(text) {
 }
 const link = (url, children) => h("a", { href: url, title: url, target: "_blank", rel: "noopener noreferrer nofollow", referrerpolicy: "no-referrer" }, children);
 
-// What was read so far is a list of {node, depth}, emphasis marks {mark, count, ...} and brackets {bracket}.
+// The output is a list of {node, depth}, emphasis marks {mark, count, ...} and brackets {bracket}.
 const node_of = (item) => item.node || document.createTextNode(item.mark ? item.mark.repeat(item.count) : item.bracket);
 
 class InlineParser {
@@ -203,10 +203,8 @@ class InlineParser {
   }
 
   angle() {
-    const match = /^<(?:(https?:[^\s<>]+|mailto:[^\s<>]+)|br\s{0,3}\/?)>/i.exec(this.text.slice(this.at, this.at + kMaxUrl));
-    const url = match?.[1] && safe_url(match[1]);
-    if (!match || url === null) return false;
-    return this.push(url ? link(url, [match[1]]) : h("br"), this.at + match[0].length);
+    const match = /^<br\s{0,3}\/?>/i.exec(this.text.slice(this.at, this.at + 9));
+    return match && this.push(h("br"), this.at + match[0].length);
   }
   entity() {
     const match = /^&(?:([a-z]{2,4})|#(\d{1,7})|#x([0-9a-f]{1,6}));/i.exec(this.text.slice(this.at, this.at + 12));

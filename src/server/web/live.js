@@ -43,7 +43,7 @@ export class Live {
     this.speed.bars.before(svg("svg", { class: "spark", viewBox: "0 0 119 40", preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line));
     this.tiles = Object.fromEntries(["Batch", "Queue", "KV cache", "Prefix cache", "Tokens", "Requests"].map((title) => [title, new Tile(title)]));
     this.maps = { text: new HeatMap("Expert load, text tokens", "text"), image: new HeatMap("Expert load, image tokens", "image") };
-    this.no_experts = h("p.hint", { hidden: true }, "This device does not count the load of experts.");
+    this.no_experts = h("p.hint", {}, "This device does not count the load of experts.");
     this.about = h("p.about");
     this.problem = h("p.error", { role: "alert", hidden: true });
     root.append(h("div.live-column", {}, h("h2", {}, "Live state"), this.about, this.problem,

@@ -24,7 +24,7 @@ const kEnvironments = table({
   matrix: ["", ""], smallmatrix: ["", ""], array: ["", ""], pmatrix: ["(", ")"], bmatrix: ["[", "]"], Bmatrix: ["{", "}"], vmatrix: ["|", "|"], Vmatrix: ["‖", "‖"],
   cases: ["{", ""], aligned: ["", ""], align: ["", ""], split: ["", ""], gathered: ["", ""], gather: ["", ""], equation: ["", ""], eqnarray: ["", ""],
 });
-const kAlphabets = table({ mathbf: "bold", bm: "bold-italic", boldsymbol: "bold-italic", mathbb: "bb", mathcal: "cal", mathscr: "cal", mathfrak: "frak", mathrm: "roman", mathsf: "roman", mathtt: "roman", mathit: "italic" });
+const kAlphabets = table({ mathbf: "bold", bm: "bold", boldsymbol: "bold", mathbb: "bb", mathcal: "cal", mathscr: "cal", mathfrak: "frak", mathrm: "roman", mathsf: "roman", mathtt: "roman", mathit: "italic" });
 const kText = new Set("text textrm textit textnormal textbf textsf texttt mbox".split(" "));
 const kSizes = table({ big: 1.2, Big: 1.8, bigg: 2.4, Bigg: 3 });
 const kIgnored = new Set("displaystyle textstyle scriptstyle limits nolimits nonumber notag hline".split(" "));
@@ -191,7 +191,7 @@ class TexParser {
     return this.limits(operator(character, { largeop: String(this.display), movablelimits: "false", stretchy: "false" }), limits);
   }
   accent(name, mark, tag, attribute) {
-    const node = m(tag, { [attribute]: "true" }, this.argument(), operator(mark, { stretchy: String(symbols.kStretchy.has(name)) }));
+    const node = m(tag, { [attribute]: "true" }, this.argument(), operator(mark, { stretchy: String(symbols.kStretchy.test(name)) }));
     return name.endsWith("brace") ? this.limits(node, "always") : node;
   }
   text(name) {
@@ -229,7 +229,6 @@ class TexParser {
         this.expect("\\right");
         return fenced(open, nodes, this.delimiter());
       }
-      case "middle": return operator(this.delimiter(), { stretchy: "true" });
       case "begin": return this.environment();
       case "overset": case "stackrel": case "underset": {
         const mark = this.argument();
@@ -237,21 +236,9 @@ class TexParser {
       }
       case "operatorname": return upright(this.raw_argument());
       case "operatorname*": return this.limits(upright(this.raw_argument()));
-      case "not": {
-        const node = this.atom();
-        if (!node || node.children.length) throw new Unknown("\\not");
-        node.textContent += "\u0338";
-        return node;
-      }
       case "bmod": case "mod": return m("mrow", {}, space(0.3), upright("mod"), space(0.3));
       case "pmod": return m("mrow", {}, space(1), fence("("), upright("mod"), space(0.3), this.argument(), fence(")"));
       case "boxed": return m("mrow", { class: "boxed" }, this.argument());
-      case "substack": {
-        this.expect("{");
-        const rows = this.rows(["}"]);
-        this.expect("}");
-        return this.table(rows, "substack");
-      }
       case "tag": return m("mrow", {}, space(2), m("mtext", {}, `(${this.raw_argument()})`));
       case "label": this.raw_argument(); return null;
       default: return m("mtext", { class: "unknown" }, "\\" + name);
@@ -261,7 +248,7 @@ class TexParser {
   table(rows, kind, columns = "") {
     const aligned = /^(?:align|split|eqnarray)/.test(kind), side = { l: "left", r: "right" };
     const align = (i) => (aligned ? (i % 2 ? "left" : "right") : kind === "cases" ? "left" : side[columns[i]] || "center");
-    const style = aligned ? "aligned" : kind === "smallmatrix" || kind === "substack" ? "tight" : "matrix";
+    const style = aligned ? "aligned" : kind === "smallmatrix" ? "tight" : "matrix";
     return m("mtable", { class: style, displaystyle: String(aligned || kind.startsWith("gather")) },
       rows.map((cells) => m("mtr", {}, cells.map((cell, i) => m("mtd", { class: `cell-${align(i)}` }, cell)))));
   }

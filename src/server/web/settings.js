@@ -14,7 +14,7 @@ const kNumbers = [
 ];
 const kEfforts = ["", "none", "low", "medium", "high"];
 const kToolExample = '[{"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}]';
-const kSchemaExample = '{"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}';
+const kSchemaExample = '{"type": "object", "properties": {"answer": {"type": "string"}}}';
 
 function parse_json(text, label, is_right) {
   let value;
@@ -63,7 +63,7 @@ export async function edit_settings(settings) {
       field("", "Reasoning effort", h("select", { name: "reasoning_effort" }, kEfforts.map((value) => h("option", { value }, value || "default"))), "for models that reason"), kNumbers.map(number_field)),
     h("details.advanced", { open: Boolean(settings.tools || settings.schema) }, h("summary", {}, "Tools and answer format"),
       h("div.fields", {}, json_field("tools", "Tools (JSON)", kToolExample, parse_tools), json_field("schema", "Answer schema (JSON)", kSchemaExample, parse_schema))),
-    h("p.hint", {}, "For this chat and those you start after it. Enter sends, Shift+Enter starts a line, Esc stops an answer, \u2191 in an empty box edits the last question."),
+    h("p.hint", {}, "For this chat and those after it. Enter sends, Shift+Enter starts a line, Esc stops an answer, \u2191 edits the last question."),
   ];
   const reset = h("button.left", { type: "button", onclick: () => inputs().forEach((input) => { input.value = ""; input.setCustomValidity(""); }) }, "Reset");
   const row = buttons("Save");
