@@ -23,8 +23,8 @@ export function show_dialog(title, children, attributes = {}) {
   }));
 }
 // Cancel is no submit button: Enter would find it first.
-export const buttons = (action, kind = "primary") => h("div.dialog-buttons", {},
-  h("button", { type: "button", onclick: (event) => event.target.closest("dialog").close("") }, "Cancel"), h(`button.${kind}`, { value: "ok" }, action));
+export const buttons = (action, kind = "primary", cancel = (event) => event.target.closest("dialog").close("")) => h("div.dialog-buttons", {},
+  cancel && h("button", { type: "button", onclick: cancel }, "Cancel"), h(`button.${kind}`, { value: "ok" }, action));
 
 export const confirm_dialog = async (title, text, action) => await show_dialog(title, [h("p", {}, text), buttons(action, "danger")], { role: "alertdialog" }) === "ok";
 

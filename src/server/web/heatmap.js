@@ -39,7 +39,7 @@ export class HeatMap {
     this.max = Math.max(0, ...this.share.flat());
     this.most.textContent = percent(this.max);
     this.canvas.style.height = `${Math.max(8, Math.min(26, Math.floor(420 / this.layers))) * this.layers}px`;
-    this.canvas.setAttribute("aria-label", this.max ? `${this.layers} layers by ${this.experts} experts. The busiest expert takes ${percent(this.max)} of its layer. Arrow keys read cells.` : "No rows yet");
+    this.canvas.setAttribute("aria-label", `${this.layers} layers by ${this.experts} experts. The busiest expert takes ${percent(this.max)} of its layer. Arrow keys read cells.`);
     this.draw();
     this.show_table();
   }

@@ -4,9 +4,9 @@
 export const kMaxImages = 16, kMaxChars = 28 << 20;  // of one message; of all in one request
 export const kMaxSide = 4096;
 const kMaxBytes = 5 << 20, kMaxPixels = 16e6, kMaxFile = 160 << 20;
-export const kAccept = "image/png,image/jpeg,image/webp,image/gif,image/bmp,image/avif";
-// By content: the type that a browser reports comes from the file's name. The server reads all but AVIF.
-const kKinds = [[/^\x89PNG/, "image/png"], [/^\xff\xd8\xff/, "image/jpeg"], [/^GIF8/, "image/gif"], [/^BM/, "image/bmp"], [/^RIFF[^]{4}WEBP/, "image/webp"], [/^[^]{4}ftypavif/, "image/avif"]];
+export const kAccept = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
+// By content: the type that a browser reports comes from the file's name.
+const kKinds = [[/^\x89PNG/, "image/png"], [/^\xff\xd8\xff/, "image/jpeg"], [/^GIF8/, "image/gif"], [/^BM/, "image/bmp"], [/^RIFF[^]{4}WEBP/, "image/webp"]];
 
 async function redrawn(bitmap, scale, type) {
   const canvas = document.createElement("canvas"), context = canvas.getContext("2d");
@@ -23,13 +23,13 @@ async function redrawn(bitmap, scale, type) {
 export async function prepare_image(file) {
   const head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
   const type = kKinds.find(([start]) => start.test(head))?.[1];
-  if (!type) throw new Error("is not a PNG, JPEG, WebP, GIF, BMP or AVIF picture");
+  if (!type) throw new Error("is not a PNG, JPEG, WebP, GIF or BMP picture");
   if (file.size > kMaxFile) throw new Error("is too large");
   const bitmap = await createImageBitmap(file).catch(() => { throw new Error("is damaged or of a kind that this browser does not read"); });
   const { width, height } = bitmap, scale = Math.min(1, kMaxSide / Math.max(width, height), Math.sqrt(kMaxPixels / (width * height)));
   let blob = file.slice(0, file.size, type), note = "";
-  if (scale < 1 || file.size > kMaxBytes || type === "image/avif") {
-    blob = await redrawn(bitmap, scale, type === "image/jpeg" || file.size > kMaxBytes ? "image/jpeg" : "image/png");
+  if (scale < 1 || file.size > kMaxBytes) {
+    blob = await redrawn(bitmap, scale, file.size > kMaxBytes ? "image/jpeg" : "image/png");
     note = scale < 1 ? `made smaller, from ${width} \u00d7 ${height}` : `stored again as ${blob.type.slice(6)}`;
   }
   bitmap.close();
@@ -41,4 +41,4 @@ export async function prepare_image(file) {
 }
 
 // Pictures among what was pasted or dropped.
-export const image_files = (transfer) => [...(transfer?.files || [])].filter((file) => file.type.startsWith("image/") || /\.(png|jpe?g|webp|gif|bmp|avif)$/i.test(file.name));
+export const image_files = (transfer) => [...(transfer?.files || [])].filter((file) => file.type.startsWith("image/") || /\.(png|jpe?g|webp|gif|bmp)$/i.test(file.name));

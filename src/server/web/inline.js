@@ -203,8 +203,8 @@ class InlineParser {
   }
 
   angle() {
-    const match = /^<br\s{0,3}\/?>/i.exec(this.text.slice(this.at, this.at + 9));
-    return match && this.push(h("br"), this.at + match[0].length);
+    const match = /^<(?:br\s{0,3}\/?|((?:https?|mailto):[^\s<>]+))>/i.exec(this.text.slice(this.at, this.at + kMaxUrl)), url = match?.[1] && safe_url(match[1]);
+    return match && url !== null && this.push(url ? link(url, [match[1]]) : h("br"), this.at + match[0].length);
   }
   entity() {
     const match = /^&(?:([a-z]{2,4})|#(\d{1,7})|#x([0-9a-f]{1,6}));/i.exec(this.text.slice(this.at, this.at + 12));

@@ -2,6 +2,7 @@
 
 import { h, icon, icon_button, copy_button } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
+import { buttons } from "./dialogs.js";
 
 const number = (value) => value.toLocaleString("en");
 const seconds = (ms) => (ms < 9950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)) + " s";
@@ -64,7 +65,7 @@ export class UserView {
     this.element.replaceChildren(h("form.editor", { onsubmit: (event) => {
       event.preventDefault();
       if (text.value.trim() || images.length) context.edit(message, text.value.trim(), images);
-    } }, previews, text, h("div.dialog-buttons", {}, h("button", { type: "button", onclick: close }, "Cancel"), h("button.primary", {}, "Send"))));
+    } }, previews, text, buttons("Send", "primary", close)));
     text.focus();
   }
 }
@@ -123,7 +124,7 @@ class AssistantView {
     return h("form.results", { onsubmit: (event) => {
       event.preventDefault();
       this.context.results(this.message, areas.map((area) => area.value));
-    } }, areas, h("div.dialog-buttons", {}, h("button.primary", {}, "Send result")));
+    } }, areas, buttons("Send result", "primary", null));
   }
 
   show_foot(busy) {

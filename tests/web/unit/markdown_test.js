@@ -7,7 +7,7 @@ const plain = (text) => html(render_markdown(text)).replace(/<figcaption>.*?<\/f
 const cases = [
   ["paragraphs", "one\ntwo\n\nthree", "<p>one\ntwo</p><p>three</p>"],
   ["heading levels start below the page's", "# A\n## B ##\n###### C", "<h3>A</h3><h4>B</h4><h6>C</h6>"],
-  ["underlined headings", "A\n===\nB\n---", "<h3>A</h3><h4>B</h4>"],
+  ["underlined headings", "A\n===\nB\n---", "<h3>A</h3><p>B</p><hr>"],
   ["no heading without a blank", "#hash", "<p>#hash</p>"],
   ["emphasis", "*a* _b_ **c** __d__ ***e*** ~~f~~", "<p><em>a</em> <em>b</em> <strong>c</strong> <strong>d</strong> <em><strong>e</strong></em> <del>f</del></p>"],
   ["emphasis that is none", "2 * 3 * 4, snake_case_name, **open", "<p>2 * 3 * 4, snake_case_name, **open</p>"],
@@ -39,7 +39,6 @@ const cases = [
   ["fence", "```py\na\n\n  b\n```\nc", '<figure class="code"><pre><code>a\n\n  b</code></pre></figure><p>c</p>'],
   ["open fence", "~~~\na\n```", '<figure class="code"><pre><code>a\n```</code></pre></figure>'],
   ["longer fence", "````\n```\n````", '<figure class="code"><pre><code>```</code></pre></figure>'],
-  ["indented code", "    a\n      b\n\nc", '<figure class="code"><pre><code>a\n  b</code></pre></figure><p>c</p>'],
   ["table", "|a|b|\n|:-|-:|\n|1|2\\|3|\n|4|\nx", '<div class="table"><table><thead><tr><th class="td-left" scope="col">a</th><th class="td-right" scope="col">b</th></tr></thead><tbody><tr><td class="td-left">1</td><td class="td-right">2|3</td></tr><tr><td class="td-left">4</td><td class="td-right"></td></tr><tr><td class="td-left">x</td><td class="td-right"></td></tr></tbody></table></div>'],
   ["no table with other columns", "a | b\n-|-|-", "<p>a | b\n-|-|-</p>"],
   ["prices are no math", "costs $5 and $10, or $20k.", "<p>costs $5 and $10, or $20k.</p>"],
