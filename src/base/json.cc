@@ -115,9 +115,12 @@ const Json* Json::find(std::string_view name) const {
 Json& Json::set(std::string_view name, Json value) {
   if (is_null()) value_ = Object{};
   for (Member& member : object()) {
-    if (member.first == name) return member.second = std::move(value);
+    if (member.first != name) continue;
+    member.second = std::move(value);
+    return *this;
   }
-  return object().emplace_back(std::string(name), std::move(value)).second;
+  object().emplace_back(std::string(name), std::move(value));
+  return *this;
 }
 
 void Json::write(JsonWriter& writer) const {

@@ -60,7 +60,7 @@ class Json {
 
   // The member of that name, or null if this is no object or has no such member.
   const Json* find(std::string_view name) const;
-  // Sets or adds a member; a null value becomes an object first.
+  // Sets or adds a member; a null value becomes an object first. Returns this value, for chains.
   Json& set(std::string_view name, Json value);
 
   // Compact, members in order. An integer is written as such; a double always with a fraction or an exponent, so that it

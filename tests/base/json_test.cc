@@ -36,8 +36,7 @@ TEST(Json, LargeIntegersBecomeDoubles) {
 
 TEST(Json, SetReplacesOrAppends) {
   Json value;
-  value.set("x", 1);
-  value.set("y", "two");
+  value.set("x", 1).set("y", "two");
   value.set("x", Json::Array{Json(true)});
   EXPECT_EQ(value.dump(), R"({"x":[true],"y":"two"})");
 }
