@@ -323,6 +323,17 @@ def test_an_answer_goes_on_while_another_chat_is_open(page, server):
     page.idle()
 
 
+def test_a_deleted_chat_stays_deleted(page, server):
+    page.send("slow")
+    page.until(lambda: page.answers() and page.answers()[-1], what="some text")
+    page.button("Delete slow")
+    page.click("dialog .danger")
+    page.until(lambda: server.disconnects == 1, what="the answer is stopped")
+    time.sleep(0.3)
+    page.open()
+    page.until(lambda: "No chats yet." in page.text(".chats"), what="no chats")
+
+
 # ---- looks
 def contrast(page, css):
     return page.js("""

@@ -30,21 +30,25 @@ export const get_json = async (path, signal) => (await request(path, { signal })
 
 // Server-sent events from a stream of bytes: yields {event, data}. Lines may end in \n, \r\n or \r and be split anywhere.
 export async function* events(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", data = [], event = "message";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    rest += text;
-    const lines = rest.split(/\r\n|\n|\r(?=[^])/);  // a \r at the very end may be half of \r\n
-    rest = lines.pop();
-    for (const line of lines) {
-      const [, field, value] = /^([^:]*):? ?([^]*)$/.exec(line);
-      if (field === "data") data.push(value);
-      else if (field === "event") event = value;
-      else if (!line) {
-        if (data.length) yield { event, data: data.join("\n") };
-        data = [];
-        event = "message";
+  try {
+    for (let part; !(part = await reader.read()).done;) {
+      const lines = (rest + part.value).split(/\r\n|\n|\r(?=[^])/);  // a \r at the very end may be half of \r\n
+      rest = lines.pop();
+      for (const line of lines) {
+        const [, field, value] = /^([^:]*):? ?([^]*)$/.exec(line);
+        if (field === "data") data.push(value);
+        else if (field === "event") event = value;
+        else if (!line) {
+          if (data.length) yield { event, data: data.join("\n") };
+          data = [];
+          event = "message";
+        }
       }
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
 

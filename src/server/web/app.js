@@ -69,8 +69,11 @@ async function open_chat(id) {
   return conversation;
 }
 async function remove_chat(id) {
-  const gone = id ? [chat.running.get(id)] : [...chat.running.values()];
-  for (const generation of gone) generation?.stop();
+  for (const generation of chat.running.values()) {
+    if (id && id !== generation.conversation.id) continue;
+    generation.conversation.deleted = true;
+    generation.stop();
+  }
   await store.remove(id);
   if (!id || id === chat.conversation.id) create_chat();
 }

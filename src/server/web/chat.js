@@ -156,6 +156,7 @@ export class Chat {
   }
 
   async save(conversation) {
+    if (conversation.deleted) return;  // while its answer was being made
     try {
       await this.store.put(conversation);
     } catch (error) {

@@ -21,12 +21,11 @@ const fenced = (open, nodes, close) => m("mrow", {}, [[open, "prefix"], 0, [clos
 
 const { table } = symbols;
 const kEnvironments = table({
-  matrix: ["", ""], smallmatrix: ["", ""], array: ["", ""], pmatrix: ["(", ")"], bmatrix: ["[", "]"], Bmatrix: ["{", "}"], vmatrix: ["|", "|"], Vmatrix: ["‖", "‖"],
-  cases: ["{", ""], aligned: ["", ""], align: ["", ""], split: ["", ""], gathered: ["", ""], gather: ["", ""], equation: ["", ""], eqnarray: ["", ""],
+  matrix: ["", ""], smallmatrix: ["", ""], array: ["", ""], pmatrix: ["(", ")"], bmatrix: ["[", "]"], Bmatrix: ["{", "}"], vmatrix: ["|", "|"],
+  cases: ["{", ""], aligned: ["", ""], align: ["", ""], split: ["", ""], gathered: ["", ""], gather: ["", ""], equation: ["", ""],
 });
 const kAlphabets = table({ mathbf: "bold", bm: "bold", boldsymbol: "bold", mathbb: "bb", mathcal: "cal", mathscr: "cal", mathfrak: "frak", mathrm: "roman", mathsf: "roman", mathtt: "roman", mathit: "italic" });
 const kText = new Set("text textrm textit textnormal textbf textsf texttt mbox".split(" "));
-const kSizes = table({ big: 1.2, Big: 1.8, bigg: 2.4, Bigg: 3 });
 const kIgnored = new Set("displaystyle textstyle scriptstyle limits nolimits nonumber notag hline".split(" "));
 
 class Unknown extends Error {}
@@ -179,8 +178,7 @@ class TexParser {
     if (kText.has(name)) return this.text(name);
     if (kAlphabets[name]) return this.in_alphabet(kAlphabets[name]);
     if (kIgnored.has(name)) return null;
-    const size = kSizes[name.replace(/[lrm]$/, "")];
-    if (size) return operator(this.delimiter(), { minsize: `${size}em`, maxsize: `${size}em`, stretchy: "true" });
+    if (/^bigg?[lrm]?$/i.test(name)) return operator(this.delimiter(), { minsize: name.includes("gg") ? "2.4em" : "1.6em", stretchy: "true" });
     return /^[%$#&_]$/.test(name) ? operator(name) : this.structure(name);
   }
   limits(node, when = "display") {
@@ -212,11 +210,6 @@ class TexParser {
   }
 
   structure(name) {
-    const arrow = name === "xrightarrow" ? "⟶" : name === "xleftarrow" ? "⟵" : "";
-    if (arrow) {
-      const below = this.optional(), mark = operator(arrow, { stretchy: "true" });
-      return below ? m("munderover", {}, mark, below, this.argument()) : m("mover", {}, mark, this.argument());
-    }
     switch (name) {
       case "frac": case "dfrac": case "tfrac": case "cfrac": return m("mfrac", {}, this.argument(), this.argument());
       case "binom": return fenced("(", [m("mfrac", { linethickness: "0" }, this.argument(), this.argument())], ")");
@@ -230,23 +223,23 @@ class TexParser {
         return fenced(open, nodes, this.delimiter());
       }
       case "begin": return this.environment();
+      case "xrightarrow": return m("mover", {}, operator("⟶", { stretchy: "true" }), this.argument());
       case "overset": case "stackrel": case "underset": {
         const mark = this.argument();
         return m(name === "underset" ? "munder" : "mover", {}, this.argument(), mark);
       }
       case "operatorname": return upright(this.raw_argument());
       case "operatorname*": return this.limits(upright(this.raw_argument()));
-      case "bmod": case "mod": return m("mrow", {}, space(0.3), upright("mod"), space(0.3));
+      case "bmod": return operator("mod");
       case "pmod": return m("mrow", {}, space(1), fence("("), upright("mod"), space(0.3), this.argument(), fence(")"));
       case "boxed": return m("mrow", { class: "boxed" }, this.argument());
       case "tag": return m("mrow", {}, space(2), m("mtext", {}, `(${this.raw_argument()})`));
-      case "label": this.raw_argument(); return null;
       default: return m("mtext", { class: "unknown" }, "\\" + name);
     }
   }
 
   table(rows, kind, columns = "") {
-    const aligned = /^(?:align|split|eqnarray)/.test(kind), side = { l: "left", r: "right" };
+    const aligned = /^(?:align|split)/.test(kind), side = { l: "left", r: "right" };
     const align = (i) => (aligned ? (i % 2 ? "left" : "right") : kind === "cases" ? "left" : side[columns[i]] || "center");
     const style = aligned ? "aligned" : kind === "smallmatrix" ? "tight" : "matrix";
     return m("mtable", { class: style, displaystyle: String(aligned || kind.startsWith("gather")) },

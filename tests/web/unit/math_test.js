@@ -34,7 +34,7 @@ const cases = [
   ["names of objects are no commands", "\\constructor\\toString", /^<mrow><mtext class="unknown">.constructor<.mtext><mtext class="unknown">.toString<.mtext><.mrow>$/],
   ["escaped characters", "50\\%\\,\\$", '<mrow><mn>50</mn><mo>%</mo><mspace width="0.167em"></mspace><mo>$</mo></mrow>'],
   ["arrows with text", "\\xrightarrow{f}", /^<mover><mo[^>]*>⟶<\/mo><mi>f<\/mi><\/mover>$/],
-  ["modulo", "a \\bmod n", /<mi mathvariant="normal">mod<\/mi>/],
+  ["modulo", "a \\bmod n", /<mo>mod<\/mo>/],
   ["named operators", "\\operatorname{rank}A", /<mi mathvariant="normal">rank<\/mi>/],
   ["stars are no part of a name", "\\alpha*b", "<mrow><mi>α</mi><mo>∗</mo><mi>b</mi></mrow>"],
 ];

@@ -63,7 +63,7 @@ for (const [name, text] of Object.entries(kSlow)) {
     const begin = performance.now();
     html(render_markdown(text));
     const took = performance.now() - begin;
-    ok(took < 1500, `took ${Math.round(took)} ms`);
+    ok(took < 5000, `took ${Math.round(took)} ms`);
   });
 }
 const kSlowTex = ["{".repeat(4000), "\\frac".repeat(1500), "\\hat".repeat(1900), "^".repeat(4000), "_a".repeat(3000), "\\left(".repeat(1200), "\\sqrt{".repeat(1200), "\\begin{matrix}".repeat(500), "'".repeat(4000), "a".repeat(7000), "\\text{".repeat(1200), "x".repeat(100000)];
@@ -71,7 +71,7 @@ await check("hostile formulas", () => {
   for (const text of kSlowTex) {
     const begin = performance.now();
     inspect([render_math(text, true)]);
-    ok(performance.now() - begin < 1000, `${text.slice(0, 10)} took ${Math.round(performance.now() - begin)} ms`);
+    ok(performance.now() - begin < 4000, `${text.slice(0, 10)} took ${Math.round(performance.now() - begin)} ms`);
   }
 });
 await check("hostile code", () => {
@@ -79,7 +79,7 @@ await check("hostile code", () => {
     for (const language of ["js", "python", "html", "c", "rust", "json", "sql"]) {
       const begin = performance.now();
       highlight(text, language);
-      ok(performance.now() - begin < 1000, `${language} ${text.slice(0, 6)} took ${Math.round(performance.now() - begin)} ms`);
+      ok(performance.now() - begin < 4000, `${language} ${text.slice(0, 6)} took ${Math.round(performance.now() - begin)} ms`);
     }
   }
 });
