@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,7 +34,10 @@ struct OutputRules {
 };
 
 // The state of one generation; cheap to copy (one per choice, and for looking ahead). All tables of a vocabulary are
-// built once and shared.
+// built once and shared. One object is used by one thread at a time; copies of it are independent.
+//
+// Messages in order: analysis (twice at most, not one directly behind the other), at most one preamble (commentary without
+// recipient), then the final message or a call. Control tokens appear only where one of these moves has them.
 class TokenConstraint {
  public:
   // `tokens` may be empty for a tokenizer without harmony's tokens (then rules.in_header must be false, without tools).
@@ -44,9 +48,10 @@ class TokenConstraint {
   // Bit id % 32 of word id / 32 is set if the token may come next; [ceil(vocab / 32)] words, all are written. At least
   // one is set until ended().
   void allowed(std::span<std::uint32_t> words) const;
-  // Whether nothing is forbidden now (the mask would be all ones over the vocabulary but control tokens).
-  bool unconstrained() const;
-  // The tokens that have to come next, as far as they are certain; they cost no model step of their own.
+  // Whether nothing at all is forbidden now, control tokens included: only behind the end.
+  bool unconstrained() const { return ended(); }
+  // The tokens that have to come next, as far as they are certain; they cost no model step of their own. May end with the
+  // token that ends the generation.
   std::vector<std::int32_t> forced() const;
   // Takes the token that was drawn or forced; one that was not allowed ends the constraint (everything is allowed then).
   void accept(std::int32_t token);
@@ -56,8 +61,11 @@ class TokenConstraint {
   struct State;
 
  private:
+  const std::vector<std::uint32_t>& mask() const;
+
   std::shared_ptr<const Shared> shared_;
   std::shared_ptr<const State> state_;
+  mutable std::shared_ptr<const std::vector<std::uint32_t>> mask_;  // of state_, once it was asked for
 };
 
 }  // namespace gov

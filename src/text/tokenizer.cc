@@ -266,6 +266,12 @@ std::int32_t Tokenizer::vocab_size() const { return data_->vocabulary.size(); }
 
 SplitPattern Tokenizer::pattern() const { return data_->pattern; }
 
+std::shared_ptr<const void> Tokenizer::derived(const std::function<std::shared_ptr<const void>()>& make) const {
+  const std::lock_guard lock(data_->derived->mutex);
+  if (data_->derived->value == nullptr) data_->derived->value = make();
+  return data_->derived->value;
+}
+
 std::string StreamDecoder::append(std::int32_t id) {
   const std::string_view bytes = tokenizer_.token_bytes(id);
   if (skip_special_ && tokenizer_.is_special(id)) return {};

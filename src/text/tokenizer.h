@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -70,6 +71,9 @@ class Tokenizer {
   std::optional<std::int32_t> find_token(std::string_view bytes) const;
   std::int32_t vocab_size() const;  // one past the largest id; ids in between may be without token
   SplitPattern pattern() const;
+
+  // What `make` returns, made at the first call and then kept with the shared data (token_constraint.cc's tables).
+  std::shared_ptr<const void> derived(const std::function<std::shared_ptr<const void>()>& make) const;
 
  private:
   explicit Tokenizer(std::shared_ptr<const TokenizerData> data) : data_(std::move(data)) {}
