@@ -10,9 +10,9 @@
 namespace gov {
 namespace {
 
-constexpr std::uint8_t kNoMessage = 0;      // TokenConstraint::State::message before the first one
-constexpr std::int32_t kMaxAnalyses = 2;    // messages
-constexpr std::size_t kMaxForced = 256;     // tokens in one call of forced()
+constexpr std::uint8_t kNoMessage = 0;    // TokenConstraint::State::message before the first one
+constexpr std::int32_t kMaxAnalyses = 2;  // messages
+constexpr std::size_t kMaxForced = 256;   // tokens in one call of forced()
 
 // What comes after the last character boundary of a text that these bytes were added to; empty where it is broken.
 std::string unfinished(std::string pending, std::string_view bytes) {
@@ -34,10 +34,10 @@ struct TokenConstraint::Shared {
   Tokenizer tokenizer;
   std::shared_ptr<const TokenTables> tables;
   std::optional<HarmonyHeaders> headers;
-  std::vector<std::int32_t> ends;                     // of the last message
-  std::vector<std::unique_ptr<GrammarMasks>> calls;   // of rules.tools; null: free text
-  std::unique_ptr<GrammarMasks> final_format;         // null: free text
-  TokenMask text_mask[2];  // free text that ends with <|end|>, and one that ends with `ends`
+  std::vector<std::int32_t> ends;                    // of the last message
+  std::vector<std::unique_ptr<GrammarMasks>> calls;  // of rules.tools; null: free text
+  std::unique_ptr<GrammarMasks> final_format;        // null: free text
+  TokenMask text_mask[2];                            // free text that ends with <|end|>, and one that ends with `ends`
 
   Shared(const Tokenizer& t, std::optional<HarmonyTokens> harmony, std::span<const std::int32_t> end_ids, OutputRules r)
       : rules(std::move(r)), tokens(harmony), tokenizer(t), tables(TokenTables::of(t)) {
@@ -67,7 +67,8 @@ struct TokenConstraint::Shared {
       fail(ErrorCode::kInvalidArgument, "output rules: tools need harmony's headers");
     if (rules.in_header && !tokens)
       fail(ErrorCode::kInvalidArgument, "output rules: the tokenizer lacks harmony's control tokens");
-    if (required && rules.tools.empty()) fail(ErrorCode::kInvalidArgument, "output rules: a call is required, but there are no tools");
+    if (required && rules.tools.empty())
+      fail(ErrorCode::kInvalidArgument, "output rules: a call is required, but there are no tools");
   }
 };
 
@@ -94,7 +95,8 @@ struct TokenConstraint::State {
     if (analyses > 0 && over_limit(s)) return required ? kOpensCallShort : kOpensFinalShort;
     const bool calls = s.rules.tool_choice != OutputRules::ToolChoice::kNone && !s.rules.tools.empty();
     unsigned out = 0;
-    if (s.rules.analysis && !over_limit(s) && message != kOpensAnalysis && analyses < kMaxAnalyses) out |= kOpensAnalysis;
+    if (s.rules.analysis && !over_limit(s) && message != kOpensAnalysis && analyses < kMaxAnalyses)
+      out |= kOpensAnalysis;
     if (calls && !preamble) out |= kOpensPreamble;
     if (calls) out |= kOpensCall;
     if (!required) out |= kOpensFinal;
@@ -138,7 +140,8 @@ struct TokenConstraint::State {
         if (message == kOpensAnalysis && over_limit(s)) {
           TokenMask words(s.tables->words(), 0);
           for (const std::int32_t id : finishing(s)) set_token(words, id);
-          if (std::all_of(words.begin(), words.end(), [](std::uint32_t w) { return w == 0; })) set_token(words, s.tokens->end);
+          if (std::all_of(words.begin(), words.end(), [](std::uint32_t w) { return w == 0; }))
+            set_token(words, s.tokens->end);
           return words;
         }
         if (message == kOpensCall) {
@@ -165,7 +168,7 @@ struct TokenConstraint::State {
 
   void open(const Shared& s, std::uint32_t at) {
     const HarmonyHeaders::Node& header = s.headers->node(at);
-    message = (header.opens & kOpensAnalysis) != 0 ? kOpensAnalysis
+    message = (header.opens & kOpensAnalysis) != 0   ? kOpensAnalysis
               : (header.opens & kOpensPreamble) != 0 ? kOpensPreamble
               : (header.opens & kOpensFinal) != 0    ? kOpensFinal
                                                      : kOpensCall;

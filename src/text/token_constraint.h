@@ -16,17 +16,18 @@
 namespace gov {
 
 struct ToolRule {
-  std::string recipient;                     // "functions.f"
-  std::shared_ptr<const Grammar> arguments;  // null: free text ended by <|call|>; a JSON object is Grammar::json_object()
+  std::string recipient;  // "functions.f"
+  std::shared_ptr<const Grammar>
+      arguments;  // null: free text ended by <|call|>; a JSON object is Grammar::json_object()
 };
 
 struct OutputRules {
   enum class ToolChoice { kNone, kAuto, kRequired };  // a named choice is kRequired with that one rule
   std::vector<ToolRule> tools;
   ToolChoice tool_choice = ToolChoice::kAuto;
-  bool analysis = true;                         // false: no analysis message
-  std::int64_t max_reasoning_tokens = -1;       // -1: no limit; then analysis is closed and `final` (or the required call)
-                                                // is opened by force
+  bool analysis = true;                    // false: no analysis message
+  std::int64_t max_reasoning_tokens = -1;  // -1: no limit; then analysis is closed and `final` (or the required call)
+                                           // is opened by force
   std::shared_ptr<const Grammar> final_format;  // of the final message's text; null: free
   // False: the prompt ended after a final message's header (models without channels): only final_format applies, then
   // an end token.
@@ -36,24 +37,25 @@ struct OutputRules {
 // The state of one generation; cheap to copy (one per choice, and for looking ahead). All tables of a vocabulary are
 // built once and shared. One object is used by one thread at a time; copies of it are independent.
 //
-// Messages in order: analysis (twice at most, not one directly behind the other), at most one preamble (commentary without
-// recipient), then the final message or a call. Control tokens appear only where one of these moves has them.
+// Messages in order: analysis (twice at most, not one directly behind the other), at most one preamble (commentary
+// without recipient), then the final message or a call. Control tokens appear only where one of these moves has them.
 class TokenConstraint {
  public:
   // `tokens` may be empty for a tokenizer without harmony's tokens (then rules.in_header must be false, without tools).
   // end_ids: the model's eos ids. Error kInvalidArgument for rules that contradict each other.
-  TokenConstraint(const Tokenizer& tokenizer, std::optional<HarmonyTokens> tokens, std::span<const std::int32_t> end_ids,
-                  OutputRules rules);
+  TokenConstraint(const Tokenizer& tokenizer, std::optional<HarmonyTokens> tokens,
+                  std::span<const std::int32_t> end_ids, OutputRules rules);
 
   // Bit id % 32 of word id / 32 is set if the token may come next; [ceil(vocab / 32)] words, all are written. At least
   // one is set until ended().
   void allowed(std::span<std::uint32_t> words) const;
   // Whether nothing at all is forbidden now, control tokens included: only behind the end.
   bool unconstrained() const { return ended(); }
-  // The tokens that have to come next, as far as they are certain; they cost no model step of their own. May end with the
-  // token that ends the generation.
+  // The tokens that have to come next, as far as they are certain; they cost no model step of their own. May end with
+  // the token that ends the generation.
   std::vector<std::int32_t> forced() const;
-  // Takes the token that was drawn or forced; one that was not allowed ends the constraint (everything is allowed then).
+  // Takes the token that was drawn or forced; one that was not allowed ends the constraint (everything is allowed
+  // then).
   void accept(std::int32_t token);
   bool ended() const;
 

@@ -41,7 +41,7 @@ void HarmonyHeaders::add_call(const OutputRules& rules, std::int32_t tool) {
   std::vector<std::string> channels{"commentary"};
   if (!function) channels.insert(channels.begin(), "analysis");  // built-in tools are called while thinking
   for (const std::string& channel : channels) {
-    const std::uint8_t short_kind = channel == channels[0] ? kOpensCallShort : std::uint8_t{0};
+    const std::uint8_t short_kind = channel == channels[0] ? std::uint8_t{kOpensCallShort} : std::uint8_t{0};
     add_ends({tokens_.channel}, channel + " to=" + rule.recipient, json, kOpensCall, short_kind, tool);
     Ids ids = text(" to=" + rule.recipient);
     ids.push_back(tokens_.channel);

@@ -1,6 +1,6 @@
 #pragma once
-// The headers that harmony's next message may have, as a tree of token ids, each text as the tokenizer encodes it. Private
-// to src/text.
+// The headers that harmony's next message may have, as a tree of token ids, each text as the tokenizer encodes it.
+// Private to src/text.
 
 #include <cstdint>
 #include <span>
@@ -49,7 +49,8 @@ class HarmonyHeaders {
   Ids text(std::string_view text) const { return tokenizer_.encode(text); }
   void add_call(const OutputRules& rules, std::int32_t tool);
   // `ids` and then each form of the end of a header: before it, `open` is the text since the last control token.
-  void add_ends(Ids ids, const std::string& open, bool json, std::uint8_t kinds, std::uint8_t short_kind, std::int32_t tool);
+  void add_ends(Ids ids, const std::string& open, bool json, std::uint8_t kinds, std::uint8_t short_kind,
+                std::int32_t tool);
 
   const Tokenizer& tokenizer_;
   const HarmonyTokens& tokens_;

@@ -103,7 +103,7 @@ void TokenTables::keep(const Hash128& hash, Entry entry) const {
   bytes_ += entry.bytes;
   order_.push_front(hash);
   entry.used = order_.begin();
-  const auto [at, added] = entries_.insert_or_assign(hash, entry);
+  entries_.emplace(hash, std::move(entry));  // callers have looked that it is new
   while (bytes_ > kCacheBytes && order_.size() > 1) {
     const auto oldest = entries_.find(order_.back());
     bytes_ -= oldest->second.bytes;
@@ -125,7 +125,8 @@ std::uint64_t TokenTables::number_of(const std::shared_ptr<const Dfa>& dfa) cons
   for (const std::uint32_t edge : dfa->next) hash.add(edge);
   for (const std::uint8_t accepting : dfa->accepting) hash.add(accepting);
   const std::lock_guard lock(mutex_);
-  if (const Entry* known = touch(hash); known != nullptr && (known->dfa == dfa || *known->dfa == *dfa)) return known->number;
+  if (const Entry* known = touch(hash); known != nullptr && (known->dfa == dfa || *known->dfa == *dfa))
+    return known->number;
   Entry entry;
   entry.dfa = dfa;
   entry.number = ++numbers_;
@@ -142,7 +143,8 @@ std::shared_ptr<const TerminalMask> TokenTables::terminal_mask(std::uint64_t dfa
     const Dfa& d = *terminal.dfa;
     left.min = terminal.min > count ? terminal.min - count : 0;
     left.max = terminal.max == Dfa::kInfinite ? Dfa::kInfinite : terminal.max - count;
-    if (left.max != Dfa::kInfinite && left.max > longest_ + d.largest_shortest) left.max = longest_ + d.largest_shortest + 1;
+    if (left.max != Dfa::kInfinite && left.max > longest_ + d.largest_shortest)
+      left.max = longest_ + d.largest_shortest + 1;
     left.min = std::min(left.min, longest_ + d.largest_longest + 1);
     count = 0;
   }
@@ -201,8 +203,7 @@ void GrammarMasks::add(const GrammarThreads& threads, std::span<std::uint32_t> w
   for (const GrammarThread& t : threads) {
     if (t.phase == GrammarThread::Phase::kTerminal || t.phase == GrammarThread::Phase::kExtraName)
       add_terminal(t, words);
-    else if (t.phase != GrammarThread::Phase::kDone)
-      places.push_back(t);
+    else if (t.phase != GrammarThread::Phase::kDone) places.push_back(t);
   }
   if (!places.empty()) add_places(places, words);
 }

@@ -1,7 +1,7 @@
 #pragma once
 // Which tokens may come next in a grammar. Three parts, added up:
-//   inside a terminal (a string, a number): the tokens that stay in it, one mask for each state of its automaton, made by
-//   one walk over the vocabulary and kept; and the tokens that leave it, followed from where they left, behind which
+//   inside a terminal (a string, a number): the tokens that stay in it, one mask for each state of its automaton, made
+//   by one walk over the vocabulary and kept; and the tokens that leave it, followed from where they left, behind which
 //   nothing but the few texts that may follow a value are looked at;
 //   elsewhere (between values): a walk over the vocabulary that ends wherever the grammar does.
 // The tables belong to a vocabulary and are shared by all requests. Private to src/text.
@@ -101,8 +101,8 @@ class GrammarMasks {
   std::shared_ptr<const Grammar> grammar_;
   std::shared_ptr<const TokenTables> tables_;
   std::uint64_t number_;
-  std::vector<std::uint64_t> terminals_;             // numbers of Impl::terminals
-  std::vector<std::vector<std::uint64_t>> extras_;   // of Impl::objects' extras
+  std::vector<std::uint64_t> terminals_;            // numbers of Impl::terminals
+  std::vector<std::vector<std::uint64_t>> extras_;  // of Impl::objects' extras
 };
 
 }  // namespace gov

@@ -1,6 +1,6 @@
 #pragma once
-// Tokens as a tree of their bytes, laid out depth first, so that a walk runs forward through arrays and skips a subtree by
-// one jump.
+// Tokens as a tree of their bytes, laid out depth first, so that a walk runs forward through arrays and skips a subtree
+// by one jump.
 
 #include <cstdint>
 #include <span>

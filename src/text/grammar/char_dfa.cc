@@ -18,10 +18,8 @@ CharSet char_set(CharSet ranges) {
   CharSet joined;
   for (const auto& [low, high] : ranges) {
     if (low > high) continue;
-    if (!joined.empty() && low <= joined.back().second + 1)
-      joined.back().second = std::max(joined.back().second, high);
-    else
-      joined.emplace_back(low, high);
+    if (!joined.empty() && low <= joined.back().second + 1) joined.back().second = std::max(joined.back().second, high);
+    else joined.emplace_back(low, high);
   }
   CharSet out;
   for (const auto& [low, high] : joined) {
@@ -95,7 +93,8 @@ std::vector<std::vector<std::uint8_t>> split_classes(const std::vector<CharSet>&
   out.bounds = bounds;
   out.range_class.clear();
   for (const auto& member : members) {
-    const auto [at, added] = known.emplace(std::string(member.begin(), member.end()), static_cast<std::uint32_t>(classes.size()));
+    const auto [at, added] =
+        known.emplace(std::string(member.begin(), member.end()), static_cast<std::uint32_t>(classes.size()));
     if (added) classes.push_back(member);
     out.range_class.push_back(at->second);
   }
@@ -239,7 +238,10 @@ Spelled literal(std::string_view text) {
 
 // A range of characters in a JSON string.
 void spell_json(char32_t low, char32_t high, bool one_way, std::vector<Spelled>& out) {
-  static constexpr std::string_view kShort = "b\x08t\x09n\x0A" "f\x0Cr\x0D" "\"\"\\\\//";
+  static constexpr std::string_view kShort =
+      "b\x08t\x09n\x0A"
+      "f\x0Cr\x0D"
+      "\"\"\\\\//";
   for (std::size_t i = 0; i < kShort.size(); i += 2) {
     const auto c = static_cast<unsigned char>(kShort[i + 1]);
     if (one_way && (c == '/' || c == 8 || c == 12)) continue;
@@ -291,10 +293,8 @@ class Speller {
       for (const Way& w : ways) {
         const auto [low, high] = (*w.bytes)[w.at];
         if (low > cuts[i] || high < cuts[i]) continue;
-        if (w.at + 1 == w.bytes->size())
-          to = w.to;
-        else
-          on.push_back({w.bytes, w.at + 1, w.to});
+        if (w.at + 1 == w.bytes->size()) to = w.to;
+        else on.push_back({w.bytes, w.at + 1, w.to});
       }
       if (!on.empty()) to = state_for(on);
       if (to != Dfa::kDead)
@@ -338,10 +338,8 @@ Terminal spell(const CharDfa& chars, Spelling spelling, GrammarBudget& budget) {
     const char32_t low = chars.bounds[r], high = r + 1 < chars.bounds.size() ? chars.bounds[r + 1] - 1 : kLast;
     if (low >= 0xD800 && low <= 0xDFFF) continue;
     std::vector<Spelled>& ways = spelled[chars.range_class[r]];
-    if (json)
-      spell_json(low, high, spelling == Spelling::kName, ways);
-    else
-      spell_utf8(low, high, ways);
+    if (json) spell_json(low, high, spelling == Spelling::kName, ways);
+    else spell_utf8(low, high, ways);
     budget.tick();
   }
   std::vector<std::uint32_t> state(chars.states(), Dfa::kDead);
@@ -357,10 +355,8 @@ Terminal spell(const CharDfa& chars, Spelling spelling, GrammarBudget& budget) {
     }
     speller.edges(state[s], ways, true);
     if (!chars.accepting[s]) continue;
-    if (json)
-      builder.edge(state[s], '"', end);
-    else
-      builder.accept(state[s]);
+    if (json) builder.edge(state[s], '"', end);
+    else builder.accept(state[s]);
   }
   std::uint32_t start = state[chars.start];
   if (json) {

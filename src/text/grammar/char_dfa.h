@@ -1,6 +1,6 @@
 #pragma once
-// Automata over characters (code points): what a regular expression or a string format says, before it is spelled out as
-// the bytes of a JSON string. Private to src/text.
+// Automata over characters (code points): what a regular expression or a string format says, before it is spelled out
+// as the bytes of a JSON string. Private to src/text.
 
 #include <cstdint>
 #include <memory>
@@ -37,8 +37,8 @@ struct CharDfa {
   bool matches(std::string_view text) const;  // UTF-8
 };
 
-// Classes of characters for these sets: bounds, range_class and classes are filled; returns for every class whether it is
-// in set i, as [classes][sets].
+// Classes of characters for these sets: bounds, range_class and classes are filled; returns for every class whether it
+// is in set i, as [classes][sets].
 std::vector<std::vector<std::uint8_t>> split_classes(const std::vector<CharSet>& sets, CharDfa& out);
 
 CharDfa any_text();

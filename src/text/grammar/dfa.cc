@@ -6,8 +6,8 @@
 namespace gov {
 namespace {
 
-// States in an order in which every transition that is not counted leads to an earlier one. Counted ones may form loops,
-// the others never do: they are the bytes inside of a character, quotes, signs.
+// States in an order in which every transition that is not counted leads to an earlier one. Counted ones may form
+// loops, the others never do: they are the bytes inside of a character, quotes, signs.
 std::vector<std::uint32_t> uncounted_order(const Dfa& dfa) {
   std::vector<std::uint32_t> order;
   std::vector<std::uint8_t> seen(dfa.states(), 0);
@@ -119,7 +119,8 @@ void find_longest(Dfa& dfa, GrammarBudget& budget) {
           continue;
         }
         longest = std::max(longest, dfa.longest[t] + ((target & Dfa::kCount) != 0 ? 1 : 0));
-        completions = std::min<std::uint64_t>(completions + std::uint64_t{dfa.completions[t]} * class_bytes[c], Dfa::kInfinite);
+        completions =
+            std::min<std::uint64_t>(completions + std::uint64_t{dfa.completions[t]} * class_bytes[c], Dfa::kInfinite);
       }
       if (waits) continue;
       if (!done[s]) {

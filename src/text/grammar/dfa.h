@@ -1,6 +1,6 @@
 #pragma once
-// Deterministic automata over bytes, with one counter: the terminals of grammars (strings, numbers, literals). Private to
-// src/text.
+// Deterministic automata over bytes, with one counter: the terminals of grammars (strings, numbers, literals). Private
+// to src/text.
 
 #include <array>
 #include <cstdint>
@@ -15,17 +15,17 @@ namespace gov {
 // Every state but 0 can reach an accepting one.
 struct Dfa {
   static constexpr std::uint32_t kDead = 0;
-  static constexpr std::uint32_t kCount = 1u << 31;    // of a transition: it begins a character (or is a digit)
+  static constexpr std::uint32_t kCount = 1u << 31;     // of a transition: it begins a character (or is a digit)
   static constexpr std::uint32_t kInfinite = 1u << 30;  // of a number of characters or completions: no limit
 
   std::array<std::uint8_t, 256> byte_class{};
   std::uint32_t classes = 1;
-  std::uint32_t start = kDead;  // kDead: the language is empty
-  std::vector<std::uint32_t> next;         // [states][classes] target, perhaps with kCount
-  std::vector<std::uint8_t> accepting;     // [states]
-  std::vector<std::uint8_t> continues;     // [states] some transition leaves it
-  std::vector<std::uint32_t> shortest;     // [states] fewest and most counted transitions to an accepting state,
-  std::vector<std::uint32_t> longest;      //          kInfinite if there is no most
+  std::uint32_t start = kDead;          // kDead: the language is empty
+  std::vector<std::uint32_t> next;      // [states][classes] target, perhaps with kCount
+  std::vector<std::uint8_t> accepting;  // [states]
+  std::vector<std::uint8_t> continues;  // [states] some transition leaves it
+  std::vector<std::uint32_t> shortest;  // [states] fewest and most counted transitions to an accepting state,
+  std::vector<std::uint32_t> longest;   //          kInfinite if there is no most
   std::uint32_t largest_shortest = 0, largest_longest = 0;  // of those that are not kInfinite
   std::vector<std::uint32_t> completions;  // [states] how many byte strings lead to acceptance, up to kInfinite
 
@@ -62,8 +62,8 @@ class DfaBuilder {
 struct Terminal {
   std::shared_ptr<const Dfa> dfa;
   std::uint32_t min = 0, max = Dfa::kInfinite;
-  // Of every state the numbers of characters up to `max` after which it can accept, as bits; only where the smallest and
-  // the largest number do not tell (a pattern together with both limits).
+  // Of every state the numbers of characters up to `max` after which it can accept, as bits; only where the smallest
+  // and the largest number do not tell (a pattern together with both limits).
   std::shared_ptr<const std::vector<std::uint64_t>> lengths;
   std::uint32_t length_words = 0;  // per state
 

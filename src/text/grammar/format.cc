@@ -7,13 +7,14 @@ namespace gov {
 namespace {
 
 const std::string kYear = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])";
-const std::string kLeapYear =
-    "(?:(?:[0-9][0-9])(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)";
+const std::string kLeapYear = "(?:(?:[0-9][0-9])(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)";
 
 std::string date() {
   return "(?:" + kYear +
-         "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
-         "|" + kLeapYear + "-02-29)";
+         "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|"
+         "2[0-8]))"
+         "|" +
+         kLeapYear + "-02-29)";
 }
 
 std::string time() {
@@ -46,8 +47,10 @@ std::string ipv6() {
   std::string out = times(6) + last;
   for (int after = 5; after >= 0; --after) {  // groups between :: and the last two
     const int before = 5 - after;             // at most, before ::
-    out += "|" + (before == 0 ? std::string() : "(?:(?:" + group + ":){0," + std::to_string(before - 1) + "}" + group + ")?") +
-           "::" + (after == 0 ? std::string() : times(after)) + last;
+    out +=
+        "|" +
+        (before == 0 ? std::string() : "(?:(?:" + group + ":){0," + std::to_string(before - 1) + "}" + group + ")?") +
+        "::" + (after == 0 ? std::string() : times(after)) + last;
   }
   out += "|(?:(?:" + group + ":){0,5}" + group + ")?::" + group;
   out += "|(?:(?:" + group + ":){0,6}" + group + ")?::";
@@ -62,7 +65,8 @@ std::string uri() {
   const std::string character = "(?:" + plain + "|" + percent + ")", host = "(?:[A-Za-z0-9._~-]|" + percent + ")";
   const std::string path = "(?:/" + character + "*)*";
   const std::string tail = "(?:\\?(?:[/?]|" + character + ")*)?(?:#(?:[/?]|" + character + ")*)?";
-  return "[A-Za-z][A-Za-z0-9+.-]*:(?://" + host + "+(?::[0-9]{1,5})?" + path + "|" + character + "+" + path + ")" + tail;
+  return "[A-Za-z][A-Za-z0-9+.-]*:(?://" + host + "+(?::[0-9]{1,5})?" + path + "|" + character + "+" + path + ")" +
+         tail;
 }
 
 }  // namespace
@@ -80,8 +84,9 @@ FormatKind find_format(std::string_view name, std::string& pattern, std::uint32_
   else if (name == "uri") pattern = uri();
   else if (name == "uuid") pattern = uuid();
   else {
-    static constexpr std::array kOthers = {"idn-email",    "idn-hostname", "uri-reference",         "iri",  "iri-reference",
-                                           "uri-template", "json-pointer", "relative-json-pointer", "regex"};
+    static constexpr std::array kOthers = {"idn-email",    "idn-hostname",          "uri-reference",
+                                           "iri",          "iri-reference",         "uri-template",
+                                           "json-pointer", "relative-json-pointer", "regex"};
     const bool known = std::any_of(kOthers.begin(), kOthers.end(), [&](const char* other) { return name == other; });
     return known ? FormatKind::kRefused : FormatKind::kAnnotation;
   }

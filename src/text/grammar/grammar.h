@@ -10,12 +10,12 @@
 namespace gov {
 
 struct GrammarLimits {
-  int depth = 10;                  // of nested subschemas, references expanded
-  int properties = 5'000;          // in all
-  int enum_values = 1'000;         // in all
-  int dfa_states = 10'000;         // of all regular expressions
-  double seconds = 0.5;            // of compilation
-  std::size_t bytes = 64u << 20;   // of the compiled form
+  int depth = 10;                 // of nested subschemas, references expanded
+  int properties = 5'000;         // in all
+  int enum_values = 1'000;        // in all
+  int dfa_states = 10'000;        // of all regular expressions
+  double seconds = 0.5;           // of compilation
+  std::size_t bytes = 64u << 20;  // of the compiled form
 };
 
 class Grammar {

@@ -40,7 +40,7 @@ enum Relation : std::uint8_t { kBelow, kSame, kAbove };
 
 // Numbers without sign between two limits that are multiples of `multiple` units, where a unit is 10^-places.
 struct Magnitude {
-  Limit low;                  // "0" inclusive: none
+  Limit low;  // "0" inclusive: none
   std::optional<Limit> high;
   std::uint64_t multiple = 1;
   std::optional<std::uint32_t> places;  // decimal places at most; 0: integers
@@ -117,7 +117,8 @@ class MagnitudeAutomaton {
     const auto [at, added] = ids_.emplace(state, 0);
     if (added) {
       at->second = builder_.add();
-      if (builder_.states() > static_cast<std::uint32_t>(budget_.limits().dfa_states)) budget_.states(builder_.states());
+      if (builder_.states() > static_cast<std::uint32_t>(budget_.limits().dfa_states))
+        budget_.states(builder_.states());
       states_.emplace_back(state, at->second);
     }
     return at->second;
@@ -171,8 +172,7 @@ void set_multiples(const std::vector<double>& multiples, bool integer, Magnitude
     std::uint64_t units = 0;
     std::from_chars(digits.data(), digits.data() + digits.size(), units);
     common = units == 0 ? 0 : std::lcm(common, units);
-    if (common == 0 || common > 1'000'000'000'000'000)
-      fail(ErrorCode::kInvalidArgument, "{} has too many digits", m);
+    if (common == 0 || common > 1'000'000'000'000'000) fail(ErrorCode::kInvalidArgument, "{} has too many digits", m);
   }
   if (integer) {  // the smallest whole number that is a multiple
     std::uint64_t unit = 1;
@@ -225,12 +225,13 @@ std::vector<Terminal> number_terminals(const NumberRules& rules, GrammarBudget& 
   Magnitude base;
   set_multiples(rules.multiples, rules.integer, base);
   const bool whole = base.places == std::uint32_t{0};
-  base.digits = whole ? kIntegerDigits : kBoundedDigits;
+  base.digits = whole && rules.multiples.empty() ? kIntegerDigits : kBoundedDigits;
   const auto low = whole ? whole_bound(rules.low, true) : rules.low;
   const auto high = whole ? whole_bound(rules.high, false) : rules.high;
   const double most = std::pow(10.0, base.digits);
   for (const auto& bound : {low, high}) {
-    if (bound && bound->exclusive && decimal_of(bound->value).digits() > kBoundedDigits && std::fabs(bound->value) < most)
+    if (bound && bound->exclusive && decimal_of(bound->value).digits() > kBoundedDigits &&
+        std::fabs(bound->value) < most)
       fail(ErrorCode::kInvalidArgument, "the exclusive bound {} has more than {} digits", bound->value, kBoundedDigits);
     // Digits of a whole number above 2^53 may not be those that were written in the schema.
     if (bound && whole && std::fabs(bound->value) > 9007199254740992.0 && std::fabs(bound->value) < most)

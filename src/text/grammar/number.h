@@ -1,8 +1,9 @@
 #pragma once
 // Automata of JSON numbers within bounds, digit by digit. Private to src/text.
 //   Integers have at most 18 digits (exact as 64-bit integers) and are written without fraction and exponent.
-//   Numbers with bounds or multipleOf have at most 15 digits and no exponent, so that different texts are different
-//   doubles and a bound means the same to every reader. Other numbers have at most 17 digits and an exponent of one or two.
+//   Numbers with bounds, and all with multipleOf, have at most 15 digits and no exponent, so that different texts are
+//   different doubles and a bound means the same to every reader. Other numbers have at most 17 digits and an exponent
+//   of one or two.
 
 #include <optional>
 #include <vector>

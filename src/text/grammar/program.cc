@@ -43,7 +43,8 @@ std::shared_ptr<const Dfa> make_string_dfa() {
   b.accept(end);
   hex_edges(b, escape, "\"\\/bfnrt", text);
   // UTF-8 by table 3-7 of the Unicode Standard.
-  const std::uint32_t one = b.add(), two = b.add(), three = b.add(), e0 = b.add(), ed = b.add(), f0 = b.add(), f4 = b.add();
+  const std::uint32_t one = b.add(), two = b.add(), three = b.add(), e0 = b.add(), ed = b.add(), f0 = b.add(),
+                      f4 = b.add();
   b.range(one, 0x80, 0xBF, text);
   b.range(two, 0x80, 0xBF, one);
   b.range(three, 0x80, 0xBF, two);
@@ -118,7 +119,8 @@ void ObjectSpec::add_name(std::string_view quoted, std::uint32_t property) {
       next = static_cast<std::uint32_t>(names.size());
       names.emplace_back();
       auto& children = names[node].children;
-      children.insert(std::lower_bound(children.begin(), children.end(), std::pair(byte, std::uint32_t{0})), {byte, next});
+      children.insert(std::lower_bound(children.begin(), children.end(), std::pair(byte, std::uint32_t{0})),
+                      {byte, next});
     }
     node = next;
     names[node].below.push_back(property);

@@ -59,7 +59,7 @@ struct ObjectSpec {
   std::uint32_t height = kNoHeight;
 
   std::uint32_t count() const { return static_cast<std::uint32_t>(properties.size()); }
-  void add_name(std::string_view quoted, std::uint32_t property);  // quoted: with both quotes
+  void add_name(std::string_view quoted, std::uint32_t property);    // quoted: with both quotes
   std::uint32_t child(std::uint32_t node, std::uint8_t byte) const;  // kNoValue: none
   void finish();  // fills next_required and required_after; Impl::find_heights() fills possible_after
 };

@@ -1,9 +1,10 @@
 #pragma once
 // Regular expressions: the subset of ECMA-262 that an automaton can follow. Private to src/text.
-//   characters, . [...] [^...] \d \D \w \W \s \S \p{L} \p{N} \p{M} \P{..}, escapes (\n \xHH \uHHHH \u{..} \cX ...), groups
-//   (named ones too), alternatives, * + ? {m} {m,} {m,n} (lazy or not), ^ and $ anywhere.
-// Refused by name: look-around, back references, \b and \B, flags, other \p classes. Classes are read so that a match is
-// one for ECMA-262 and for Unicode-minded engines (Python): \d is [0-9], \D excludes every Unicode number, and so on.
+//   characters, . [...] [^...] \d \D \w \W \s \S \p{L} \p{N} \p{M} \P{..}, escapes (\n \xHH \uHHHH \u{..} \cX ...),
+//   groups (named ones too), alternatives, * + ? {m} {m,} {m,n} (lazy or not), ^ and $ anywhere.
+// Refused by name: look-around, back references, \b and \B, flags, other \p classes. Classes are read so that a match
+// is one for ECMA-262 and for Unicode-minded engines (Python): \d is [0-9], \D excludes every Unicode number, and so
+// on.
 
 #include <string_view>
 
@@ -12,8 +13,8 @@
 namespace gov {
 
 struct RegexOptions {
-  bool search = false;    // a match anywhere in the text counts, as in JSON Schema; otherwise the whole text
-  bool counters = true;   // ^X{m,n}$ with one set of characters X becomes limits instead of states
+  bool search = false;   // a match anywhere in the text counts, as in JSON Schema; otherwise the whole text
+  bool counters = true;  // ^X{m,n}$ with one set of characters X becomes limits instead of states
 };
 
 // Error kInvalidArgument in one line, without the pattern's place.

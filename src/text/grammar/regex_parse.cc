@@ -47,8 +47,15 @@ ClassSets escape_class(char32_t letter) {
     }
     default: {
       const CharSet more = char_set_union(class_set(kSpaces), char_set({{0x1C, 0x1F}, {0xFEFF, 0xFEFF}}));
-      const CharSet space = char_set({{9, 13}, {32, 32}, {0xA0, 0xA0}, {0x1680, 0x1680}, {0x2000, 0x200A},
-                                      {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}});
+      const CharSet space = char_set({{9, 13},
+                                      {32, 32},
+                                      {0xA0, 0xA0},
+                                      {0x1680, 0x1680},
+                                      {0x2000, 0x200A},
+                                      {0x2028, 0x2029},
+                                      {0x202F, 0x202F},
+                                      {0x205F, 0x205F},
+                                      {0x3000, 0x3000}});
       return {space, more};
     }
   }
@@ -306,7 +313,8 @@ class Parser {
     const bool inverted = take(U'^');
     CharSet narrow, wide;
     const auto join = [](CharSet& set, const CharSet& more) { set.insert(set.end(), more.begin(), more.end()); };
-    if (peek() == ']' && more()) fail(ErrorCode::kInvalidArgument, "an empty [] means different things in different engines");
+    if (peek() == ']' && more())
+      fail(ErrorCode::kInvalidArgument, "an empty [] means different things in different engines");
     while (!take(U']')) {
       budget_.tick();
       if (!more()) fail(ErrorCode::kInvalidArgument, "a [ without ]");

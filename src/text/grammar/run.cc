@@ -29,8 +29,9 @@ FramePtr make_frame(FramePtr parent, const GrammarFrame* from, std::uint32_t ind
   frame->count = count;
   frame->written = std::move(written);
   if (parent) frame->hash = parent->hash;
-  for (const std::uint64_t value : {std::uint64_t{frame->spec} * 4 + frame->object * 2 + frame->untracked, std::uint64_t{index},
-                                    std::uint64_t{count}, std::uint64_t{frame->written ? frame->written->size() : 0}})
+  for (const std::uint64_t value :
+       {std::uint64_t{frame->spec} * 4 + frame->object * 2 + frame->untracked, std::uint64_t{index},
+        std::uint64_t{count}, std::uint64_t{frame->written ? frame->written->size() : 0}})
     frame->hash.add(value);
   if (frame->written) {
     for (const std::string& name : *frame->written) frame->hash.add(name);
@@ -167,7 +168,8 @@ class Stepper {
     for (std::uint32_t e = 0; e < o.extras.size(); ++e) {
       if (!extra_allowed(o, t.frame, o.extras[e])) continue;
       const Dfa& dfa = *o.extras[e].name.dfa;
-      add({Phase::kExtraName, e, dfa.step(dfa.start, '"') & ~Dfa::kCount, 0, 0, t.frame, std::make_shared<const std::string>()});
+      add({Phase::kExtraName, e, dfa.step(dfa.start, '"') & ~Dfa::kCount, 0, 0, t.frame,
+           std::make_shared<const std::string>()});
     }
   }
 
@@ -211,7 +213,8 @@ class Stepper {
     if (dfa.completions[state] < Dfa::kInfinite && dfa.completions[state] <= names_taken(g_, t, *typed, node)) return;
     if (!dfa.accepting[state]) return add({Phase::kExtraName, t.what, state, 0, node, t.frame, std::move(typed)});
     if (t.frame->untracked) return;
-    auto written = t.frame->written ? std::make_shared<WrittenNames>(*t.frame->written) : std::make_shared<WrittenNames>();
+    auto written =
+        t.frame->written ? std::make_shared<WrittenNames>(*t.frame->written) : std::make_shared<WrittenNames>();
     written->insert(std::lower_bound(written->begin(), written->end(), *typed), *typed);
     FramePtr frame = make_frame(t.frame->parent, t.frame.get(), o.count(), t.frame->count + 1, std::move(written));
     add({Phase::kColon, extra.value, 0, 0, kNoValue, std::move(frame), nullptr});
@@ -270,7 +273,8 @@ void Hash128::add(const std::string& text) {
   add(text.size());
   for (std::size_t i = 0; i < text.size(); i += 8) {
     std::uint64_t word = 0;
-    for (std::size_t j = i; j < std::min(i + 8, text.size()); ++j) word = word << 8 | static_cast<unsigned char>(text[j]);
+    for (std::size_t j = i; j < std::min(i + 8, text.size()); ++j)
+      word = word << 8 | static_cast<unsigned char>(text[j]);
     add(word);
   }
 }
@@ -334,8 +338,13 @@ GrammarThread after_terminal(const Grammar::Impl& grammar, const GrammarThread& 
   like.object = true;
   like.untracked = true;
   like.depth = thread.frame->depth;
-  return {Phase::kColon, o.extras[thread.what].value, 0, 0, kNoValue,
-          make_frame(thread.frame->parent, &like, o.count(), thread.frame->count + 1, thread.frame->written), nullptr};
+  return {Phase::kColon,
+          o.extras[thread.what].value,
+          0,
+          0,
+          kNoValue,
+          make_frame(thread.frame->parent, &like, o.count(), thread.frame->count + 1, thread.frame->written),
+          nullptr};
 }
 
 std::uint32_t names_taken(const Grammar::Impl& grammar, const GrammarThread& thread, const std::string& typed,
@@ -344,7 +353,9 @@ std::uint32_t names_taken(const Grammar::Impl& grammar, const GrammarThread& thr
   std::size_t count = node == kNoValue ? 0 : o.names[node].below.size();
   if (thread.frame->written) {
     const WrittenNames& names = *thread.frame->written;
-    for (auto at = std::lower_bound(names.begin(), names.end(), typed); at != names.end() && at->starts_with(typed); ++at) ++count;
+    for (auto at = std::lower_bound(names.begin(), names.end(), typed); at != names.end() && at->starts_with(typed);
+         ++at)
+      ++count;
   }
   return static_cast<std::uint32_t>(count);
 }

@@ -1,7 +1,7 @@
 #pragma once
-// Following a text through a grammar, byte by byte: a set of threads, each a stack and a place on top of it. Every thread
-// can be completed on its own, so that a text never runs into a dead end. Stacks are immutable and shared; a state is cheap
-// to copy and its copies may be used in several threads of the process. Private to src/text.
+// Following a text through a grammar, byte by byte: a set of threads, each a stack and a place on top of it. Every
+// thread can be completed on its own, so that a text never runs into a dead end. Stacks are immutable and shared; a
+// state is cheap to copy and its copies may be used in several threads of the process. Private to src/text.
 
 #include <atomic>
 #include <cstdint>
@@ -56,12 +56,12 @@ using WrittenNames = std::vector<std::string>;  // with closing quotes, sorted
 struct GrammarFrame {
   mutable std::atomic<std::uint32_t> references{1};
   mutable FramePtr parent;
-  std::uint32_t spec = 0;    // in Impl::objects or Impl::arrays
+  std::uint32_t spec = 0;  // in Impl::objects or Impl::arrays
   bool object = false;
-  bool untracked = false;    // the last undeclared name is not among `written` (masks of exits only, token_masks.cc)
-  std::uint32_t index = 0;   // object: declared properties from here may follow
-  std::uint32_t count = 0;   // items or properties so far
-  std::uint32_t depth = 1;   // of nesting
+  bool untracked = false;   // the last undeclared name is not among `written` (masks of exits only, token_masks.cc)
+  std::uint32_t index = 0;  // object: declared properties from here may follow
+  std::uint32_t count = 0;  // items or properties so far
+  std::uint32_t depth = 1;  // of nesting
   std::shared_ptr<const WrittenNames> written;  // undeclared names so far; null: none
   Hash128 hash;
 };
@@ -85,7 +85,7 @@ struct GrammarThread {
   };
   Phase phase = Phase::kDone;
   std::uint32_t what = 0, state = 0;
-  std::uint32_t count = 0;        // characters of a terminal; white space so far (0 none, 1 a space, 2 + n a newline and n)
+  std::uint32_t count = 0;  // characters of a terminal; white space so far (0 none, 1 a space, 2 + n a newline and n)
   std::uint32_t node = kNoValue;  // kExtraName: where the text is among the declared names
   FramePtr frame;
   std::shared_ptr<const std::string> typed;  // kExtraName: the text behind the opening quote

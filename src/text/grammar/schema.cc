@@ -56,7 +56,8 @@ bool SchemaFacts::has_string_rules() const {
   return min_length > 0 || max_length != Dfa::kInfinite || !patterns.empty() || !formats.empty();
 }
 bool SchemaFacts::has_object_rules() const {
-  return !objects.empty() || !required.empty() || !names.empty() || min_properties > 0 || max_properties != Dfa::kInfinite;
+  return !objects.empty() || !required.empty() || !names.empty() || min_properties > 0 ||
+         max_properties != Dfa::kInfinite;
 }
 bool SchemaFacts::has_array_rules() const { return !arrays.empty() || min_items > 0 || max_items != Dfa::kInfinite; }
 
@@ -65,7 +66,8 @@ SchemaReader::SchemaReader(const Json& root, GrammarBudget& budget) : root_(root
 }
 
 void SchemaReader::refuse(const std::string& where, const std::string& what) const {
-  fail(ErrorCode::kInvalidArgument, "schema: {}: {}", printable(where.empty() ? "/" : where, 200), printable(what, 300));
+  fail(ErrorCode::kInvalidArgument, "schema: {}: {}", printable(where.empty() ? "/" : where, 200),
+       printable(what, 300));
 }
 
 Atom SchemaReader::add(const Json& schema, std::string where, Atom parent, bool inside) {
@@ -161,7 +163,8 @@ Atom SchemaReader::resolve(const std::string& reference, const std::string& wher
   return add(*value, place, from, true);
 }
 
-// ---- Keywords ---------------------------------------------------------------------------------------------------------
+// ---- Keywords
+// ---------------------------------------------------------------------------------------------------------
 
 struct SchemaReader::Collector {
   SchemaReader& reader;
@@ -177,10 +180,13 @@ struct SchemaReader::Collector {
   bool has_object = false, has_array = false;
 
   std::string at(std::string_view keyword) const { return reader.where(atom) + "/" + std::string(keyword); }
-  [[noreturn]] void refuse(std::string_view keyword, const std::string& what) const { reader.refuse(at(keyword), what); }
+  [[noreturn]] void refuse(std::string_view keyword, const std::string& what) const {
+    reader.refuse(at(keyword), what);
+  }
 
   std::uint32_t count(std::string_view keyword, const Json& value) const {
-    if (!value.is_number() || value.number() < 0 || std::floor(value.number()) != value.number()) refuse(keyword, "has to be a whole number from 0");
+    if (!value.is_number() || value.number() < 0 || std::floor(value.number()) != value.number())
+      refuse(keyword, "has to be a whole number from 0");
     return static_cast<std::uint32_t>(std::min<double>(value.number(), Dfa::kInfinite));
   }
   void at_least(std::uint32_t& limit, std::string_view keyword, const Json& value) const {
@@ -191,7 +197,9 @@ struct SchemaReader::Collector {
     const std::uint32_t n = count(keyword, value);
     limit = std::min(limit, n >= 1'000'000 ? Dfa::kInfinite - 1 : n);
   }
-  Atom below(std::string_view keyword, const Json& value) const { return reader.add(value, at(keyword), kNoAtom, false); }
+  Atom below(std::string_view keyword, const Json& value) const {
+    return reader.add(value, at(keyword), kNoAtom, false);
+  }
   const Json::Array& list(std::string_view keyword, const Json& value) const {
     if (!value.is_array() || value.array().empty()) refuse(keyword, "has to be a list that is not empty");
     return value.array();
@@ -338,7 +346,8 @@ bool SchemaReader::Collector::array_keyword(const std::string& name, const Json&
   } else if (name == "unevaluatedItems") {
     // Items that no keyword describes are not generated where prefixItems or items are given.
     if (!value.is_bool()) refuse(name, "only true and false are supported");
-    if (!value.boolean() && array.prefix.empty() && schema->find("items") == nullptr && schema->find("prefixItems") == nullptr)
+    if (!value.boolean() && array.prefix.empty() && schema->find("items") == nullptr &&
+        schema->find("prefixItems") == nullptr)
       refuse(name, "not supported without items or prefixItems beside it");
   } else {
     return false;
@@ -348,10 +357,31 @@ bool SchemaReader::Collector::array_keyword(const std::string& name, const Json&
 }
 
 void SchemaReader::Collector::keyword(const std::string& name, const Json& value) {
-  static const std::set<std::string_view> kAnnotations = {
-      "$schema", "$id", "id", "$comment", "$defs", "definitions", "$anchor", "$dynamicAnchor", "$vocabulary", "title",
-      "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding",
-      "contentMediaType", "contentSchema", "nullable", "discriminator", "externalDocs", "xml", "strict"};
+  static const std::set<std::string_view> kAnnotations = {"$schema",
+                                                          "$id",
+                                                          "id",
+                                                          "$comment",
+                                                          "$defs",
+                                                          "definitions",
+                                                          "$anchor",
+                                                          "$dynamicAnchor",
+                                                          "$vocabulary",
+                                                          "title",
+                                                          "description",
+                                                          "default",
+                                                          "examples",
+                                                          "example",
+                                                          "deprecated",
+                                                          "readOnly",
+                                                          "writeOnly",
+                                                          "contentEncoding",
+                                                          "contentMediaType",
+                                                          "contentSchema",
+                                                          "nullable",
+                                                          "discriminator",
+                                                          "externalDocs",
+                                                          "xml",
+                                                          "strict"};
   if (number_keyword(name, value) || object_keyword(name, value) || array_keyword(name, value)) return;
   if (name == "type") type(value);
   else if (name == "enum") {

@@ -1,6 +1,6 @@
 #pragma once
-// JSON schemas read: which keywords there are, where they point, and what several schemas that hold together say about one
-// value. Private to src/text.
+// JSON schemas read: which keywords there are, where they point, and what several schemas that hold together say about
+// one value. Private to src/text.
 
 #include <cstdint>
 #include <map>
@@ -27,8 +27,8 @@ enum SchemaType : unsigned {
   kAllTypes = 127,
 };
 
-// A place of the schema on the way it was reached, by index in SchemaReader; the way is followed to find references that
-// lead back to themselves.
+// A place of the schema on the way it was reached, by index in SchemaReader; the way is followed to find references
+// that lead back to themselves.
 using Atom = std::uint32_t;
 constexpr Atom kNoAtom = ~Atom{0};
 
@@ -55,8 +55,8 @@ struct SchemaChoice {
 // What schemas say together. Everything not said is free.
 struct SchemaFacts {
   bool never = false;
-  bool typed = false;      // some `type` was given
-  unsigned types = kAllTypes, implied = 0;  // implied: types that the other keywords are about
+  bool typed = false;                                // some `type` was given
+  unsigned types = kAllTypes, implied = 0;           // implied: types that the other keywords are about
   std::optional<std::vector<const Json*>> literals;  // enum and const
   std::string literals_where;
   std::uint32_t min_length = 0, max_length = Dfa::kInfinite;
@@ -68,7 +68,7 @@ struct SchemaFacts {
   std::uint32_t min_properties = 0, max_properties = Dfa::kInfinite;
   std::vector<ObjectPart> objects;
   std::vector<std::string> required;
-  std::vector<Atom> names;  // propertyNames
+  std::vector<Atom> names;      // propertyNames
   bool evaluated_only = false;  // unevaluatedProperties: false
   std::vector<SchemaChoice> choices;
 

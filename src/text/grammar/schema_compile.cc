@@ -161,7 +161,8 @@ void SchemaCompiler::emit_literals(const SchemaFacts& facts, std::uint32_t value
   if (some) add_terminal(value, {b.finish(start), 0, Dfa::kInfinite, nullptr, 0});
 }
 
-void SchemaCompiler::emit_number(const SchemaFacts& facts, const std::string& where, std::uint32_t value, bool integer) {
+void SchemaCompiler::emit_number(const SchemaFacts& facts, const std::string& where, std::uint32_t value,
+                                 bool integer) {
   if (!integer && facts.number.free()) return add_terminal(value, json_number());
   NumberRules rules = facts.number;
   rules.integer = integer;
@@ -201,6 +202,7 @@ std::optional<CharDfa> SchemaCompiler::string_chars(const SchemaFacts& facts, bo
 
 void SchemaCompiler::emit_string(const SchemaFacts& facts, const std::string& where, std::uint32_t value) {
   const std::string& place = facts.patterns.empty() ? where : facts.patterns.back().second;
+  if (facts.max_length < facts.min_length) return;
   if (facts.patterns.empty() && facts.formats.empty())
     return add_terminal(value, {json_string_dfa(), facts.min_length, facts.max_length, nullptr, 0});
   std::string key = std::to_string(facts.min_length) + " " + std::to_string(facts.max_length);

@@ -34,7 +34,8 @@ void SchemaCompiler::check_one_of(const Conjunction& conjunction, const SchemaCh
     std::vector<Atom> atoms{reader_.branch(choice, i)};
     for (const Atom atom : conjunction.atoms) {
       const Json& schema = reader_.schema(atom);
-      if (schema.is_object() && schema.find("oneOf") == nullptr && schema.find("anyOf") == nullptr) atoms.push_back(atom);
+      if (schema.is_object() && schema.find("oneOf") == nullptr && schema.find("anyOf") == nullptr)
+        atoms.push_back(atom);
     }
     branches.push_back(cases(atoms));
   }
@@ -99,7 +100,9 @@ bool SchemaCompiler::objects_disjoint(const SchemaFacts& a, const SchemaFacts& b
     }
     return true;
   };
-  const auto forbids = [&](const SchemaFacts& facts, const std::string& name) { return cases(atoms_of_name(facts, name)).empty(); };
+  const auto forbids = [&](const SchemaFacts& facts, const std::string& name) {
+    return cases(atoms_of_name(facts, name)).empty();
+  };
   for (const std::string& name : a.required) {
     if (forbids(b, name)) return true;
   }

@@ -98,7 +98,8 @@ void SchemaCompiler::add_extras(const SchemaFacts& facts, const Names& names, Ob
   std::vector<Atom> rest;
   for (const ObjectPart& part : facts.objects) {
     if (!part.patterns.empty()) {
-      if (patterned != nullptr) reader_.refuse(part.where + "/patternProperties", "twice for one object is not supported");
+      if (patterned != nullptr)
+        reader_.refuse(part.where + "/patternProperties", "twice for one object is not supported");
       patterned = &part;
     }
     told = told || part.additional != kNoAtom;
@@ -128,7 +129,8 @@ void SchemaCompiler::add_extras(const SchemaFacts& facts, const Names& names, Ob
   std::optional<CharDfa> allowed = names.chars;
   if (names.min > 0 || names.max != Dfa::kInfinite) {
     const std::string max = names.max == Dfa::kInfinite ? "" : std::to_string(names.max);
-    const CharDfa lengths = compile_regex("[\\u0000-\\u{10FFFF}]{" + std::to_string(names.min) + "," + max + "}", {.counters = false}, budget_);
+    const CharDfa lengths = compile_regex("[\\u0000-\\u{10FFFF}]{" + std::to_string(names.min) + "," + max + "}",
+                                          {.counters = false}, budget_);
     allowed = allowed ? char_intersection(*allowed, lengths, budget_) : lengths;
   }
   for (auto& [chars, atoms] : kinds) {
