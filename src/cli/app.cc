@@ -10,6 +10,7 @@ void add_all(CLI::App& root, Program& program) {
   root.get_formatter()->column_width(36);
   add_generate(root, program);
   add_serve(root, program);
+  add_chat(root, program);
   add_inspect(root, program);
   add_tokenize(root, program);
   add_synth(root, program);
@@ -22,6 +23,7 @@ void add_all(CLI::App& root, Program& program) {
       "  gpt-oss-vision generate --image photo.png --prompt \"What is this?\"\n"
       "  echo \"Is this a cat?\" | gpt-oss-vision generate --image photo.png\n"
       "  gpt-oss-vision serve --port 8080\n"
+      "  gpt-oss-vision chat --model gpt_oss_vision_20b\n"
       "  gpt-oss-vision inspect gpt_oss_vision_20b --context 131072\n"
       "  gpt-oss-vision <command> --help\n"
       "\n"

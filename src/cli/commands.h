@@ -17,6 +17,7 @@ struct Program {
 
 void add_generate(CLI::App& root, Program& program);
 void add_serve(CLI::App& root, Program& program);
+void add_chat(CLI::App& root, Program& program);
 void add_inspect(CLI::App& root, Program& program);
 void add_tokenize(CLI::App& root, Program& program);
 void add_synth(CLI::App& root, Program& program);

@@ -355,6 +355,13 @@ std::future<void> warm_up(const Machine& machine) {
   });
 }
 
+std::vector<float> pixel_values(const Image& image, const Preprocessor& preprocessor) {
+  std::vector<float> pixels(std::size_t{3} * static_cast<std::size_t>(preprocessor.out_height()) *
+                            static_cast<std::size_t>(preprocessor.out_width()));
+  preprocessor.apply(image, pixels.data());
+  return pixels;
+}
+
 Session open_session(const CommonOptions& o, const Program& program, std::int64_t max_sequences) {
   const Machine machine = choose_machine(o);
   EngineOptions options = engine_options(o, machine);

@@ -97,6 +97,9 @@ bool stderr_is_terminal();
 // config.json of a folder.
 Config load_config(const std::filesystem::path& folder, const Log& log);
 
+// A picture as the model takes it: [3, height, width].
+std::vector<float> pixel_values(const Image& image, const Preprocessor& preprocessor);
+
 // A model that is ready to answer.
 struct Session {
   std::unique_ptr<ThreadPool> pool;

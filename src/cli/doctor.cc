@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/json_writer.h"
+#include "cli/chat_input.h"
 #include "cli/common.h"
 #include "cli/format.h"
 #include "cli/selftest.h"
@@ -74,6 +75,7 @@ void look_at_machine(std::vector<Finding>& findings, const DoctorOptions& o, con
                                                    first_line("/sys/fs/cgroup/cpu.max"))});
   look_at_gpus(findings);
   findings.push_back({"picture decoders", image_libraries()});
+  findings.push_back({"line editing of chat", line_editor_name()});
   if (!o.quick) {
     const ops::DeviceLimits limits = ops::measure_device_limits(pool, choose_isa(o.common));
     findings.push_back(
@@ -102,10 +104,8 @@ void test_ops(std::vector<Finding>& findings, const Machine& machine, ThreadPool
 std::string answer_of(Session& session, const std::filesystem::path& picture, const Program& program) {
   const ModelPackage& package = *session.package;
   Request request;
-  std::vector<float> pixels(std::size_t{3} * static_cast<std::size_t>(package.preprocessor.out_height()) *
-                            static_cast<std::size_t>(package.preprocessor.out_width()));
-  package.preprocessor.apply(load_image(picture, package.preprocessor.decode_options()), pixels.data());
-  request.images.push_back(std::move(pixels));
+  const Image image = load_image(picture, package.preprocessor.decode_options());
+  request.images.push_back(pixel_values(image, package.preprocessor));
   ChatOptions chat;
   chat.format = package.chat_format;
   const std::vector<ChatMessage> messages{{"user", {{ContentPart::Kind::kText, kKnownQuestion}}}};

@@ -2,9 +2,7 @@
 
 #include "cli/generate.h"
 
-#include <charconv>
 #include <cstdio>
-#include <random>
 
 #include "base/timer.h"
 #include "base/utf8.h"
@@ -72,28 +70,12 @@ void add_prompt_options(CLI::App& app, GenerateOptions& o) {
   app.add_flag("--special", o.special, "raw: special tokens in the prompt's text become their ids")->group(kPrompt);
 }
 
-void add_sampling_options(CLI::App& app, GenerateOptions& o) {
-  const char* kSampling = "Sampling (defaults: the model's generation_config.json, else greedy)";
-  const auto number = [&](const char* name, auto& value, const char* help) {
-    return app.add_option(name, value, help)->type_name("X")->group(kSampling);
-  };
-  number("--temperature", o.temperature, "0 = greedy, the likeliest token");
-  number("--top-k", o.top_k, "Only the K likeliest; 0 = off")->type_name("K");
-  number("--top-p", o.top_p, "Smallest set whose probability reaches P; 1 = off");
-  number("--min-p", o.min_p, "Only tokens of at least this share of the likeliest one's probability; 0 = off");
-  number("--typical-p", o.typical_p, "Locally typical sampling; 1 = off");
-  number("--repetition-penalty", o.repetition_penalty, "Divides the logits of tokens seen before; 1 = off");
-  number("--presence-penalty", o.presence_penalty, "Subtracted once for tokens in the answer; 0 = off");
-  number("--frequency-penalty", o.frequency_penalty, "Subtracted for each occurrence in the answer; 0 = off");
-  number("--seed", o.seed, "Same seed, same text; default: a new one each time")->type_name("N");
-  add_repeatable(app, "--logit-bias", o.logit_bias, "ID=VALUE, added to a token's logit; repeatable")
-      ->type_name("ID=VALUE")
-      ->group(kSampling);
+void add_choices_option(CLI::App& app, GenerateOptions& o) {
   app.add_option("--n", o.n, "Answers to each prompt")
       ->check(CLI::Range(1, 16))
       ->type_name("N")
       ->capture_default_str()
-      ->group(kSampling);
+      ->group(kSamplingGroup);
 }
 
 void add_length_options(CLI::App& app, GenerateOptions& o) {
@@ -145,33 +127,11 @@ std::vector<std::string> collect_prompts(const GenerateOptions& o) {
   return prompts;
 }
 
-ops::LogitBias parse_logit_bias(const std::string& text) {
-  ops::LogitBias bias{};
-  const char* end = text.data() + text.size();
-  const auto id = std::from_chars(text.data(), end, bias.token);
-  if (id.ec == std::errc() && id.ptr != end && *id.ptr == '=') {
-    const auto value = std::from_chars(id.ptr + 1, end, bias.bias);
-    if (value.ec == std::errc() && value.ptr == end) return bias;
-  }
-  throw CLI::ValidationError("--logit-bias", "expected ID=VALUE, got '" + printable(text) + "'");
-}
-
 GenerationOptions generation_options(const GenerateOptions& o, const ops::SamplingParams& defaults) {
   GenerationOptions g = o.generation;
-  g.sampling = defaults;
-  const auto set = [](auto& field, const auto& given) {
-    if (given) field = *given;
-  };
-  set(g.sampling.temperature, o.temperature);
-  set(g.sampling.top_k, o.top_k);
-  set(g.sampling.top_p, o.top_p);
-  set(g.sampling.min_p, o.min_p);
-  set(g.sampling.typical_p, o.typical_p);
-  set(g.sampling.repetition_penalty, o.repetition_penalty);
-  set(g.sampling.presence_penalty, o.presence_penalty);
-  set(g.sampling.frequency_penalty, o.frequency_penalty);
-  g.sampling.seed = o.seed ? *o.seed : std::random_device()();
-  for (const std::string& text : o.logit_bias) g.logit_bias.push_back(parse_logit_bias(text));
+  g.sampling = sampling_params(o.sampling, defaults);
+  if (!o.sampling.seed) g.sampling.seed = random_seed();
+  g.logit_bias = logit_bias(o.sampling);
   return g;
 }
 
@@ -204,12 +164,8 @@ std::vector<std::int32_t> encode_prompt(const GenerateOptions& o, const ModelPac
 
 std::vector<std::vector<float>> load_pictures(const std::vector<std::string>& files, const Preprocessor& preprocessor) {
   std::vector<std::vector<float>> pictures;
-  for (const std::string& file : files) {
-    std::vector<float> pixels(std::size_t{3} * static_cast<std::size_t>(preprocessor.out_height()) *
-                              static_cast<std::size_t>(preprocessor.out_width()));
-    preprocessor.apply(load_image(file, preprocessor.decode_options()), pixels.data());
-    pictures.push_back(std::move(pixels));
-  }
+  for (const std::string& file : files)
+    pictures.push_back(pixel_values(load_image(file, preprocessor.decode_options()), preprocessor));
   return pictures;
 }
 
@@ -292,7 +248,8 @@ void add_generate(CLI::App& root, Program& program) {
   CLI::App& app = *root.add_subcommand("generate", "Answer a prompt, with or without pictures");
   add_model_option(app, o->common);
   add_prompt_options(app, *o);
-  add_sampling_options(app, *o);
+  add_sampling_options(app, o->sampling);
+  add_choices_option(app, *o);
   add_length_options(app, *o);
   add_answer_options(app, *o);
   add_memory_options(app, o->common);

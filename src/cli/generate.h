@@ -1,16 +1,15 @@
 #pragma once
 // The pieces of `generate`: its options, and how answers are printed.
 
-#include <optional>
-
 #include "cli/common.h"
+#include "cli/sampling_options.h"
 #include "text/tokenizer.h"
 
 namespace gov::cli {
 
 struct GenerateOptions {
   CommonOptions common;
-  std::vector<std::string> prompts, images, logit_bias;
+  std::vector<std::string> prompts, images;
   std::string prompt_file;
   std::string format = "chat";          // chat, raw
   std::string chat_format = "auto";     // auto, plain, harmony
@@ -18,10 +17,8 @@ struct GenerateOptions {
   std::string system, reasoning = "medium", date;
   bool special = false, show_special = false, stats = false, stream = false;
   int n = 1;
-  GenerationOptions generation;  // sampling: the model's defaults, then these
-  std::optional<float> temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty;
-  std::optional<int> top_k;
-  std::optional<std::uint64_t> seed;
+  GenerationOptions generation;  // but for the sampling
+  SamplingOptions sampling;
 };
 
 // Prints answers as they come or when all are done. One per run; prompts are numbered from 0.

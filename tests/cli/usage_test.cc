@@ -10,6 +10,7 @@ namespace gov::test {
 namespace {
 
 const std::vector<std::vector<std::string>> kCommands = {{"generate"},
+                                                         {"chat"},
                                                          {"inspect"},
                                                          {"tokenize"},
                                                          {"synth"},
@@ -40,7 +41,7 @@ TEST(Usage, ProgramHelpListsTheCommandsThatExist) {
   const Ran ran = run({"--help"});
   EXPECT_EQ(ran.status, 0);
   for (const auto& command : kCommands) EXPECT_NE(ran.out.find("\n  " + command[0]), std::string::npos) << command[0];
-  for (const char* absent : {"serve", "train ", "quantize", "convert", "pull", "chat "}) {
+  for (const char* absent : {"serve", "train ", "quantize", "convert", "pull"}) {
     EXPECT_EQ(ran.out.find(fmt::format("\n  {}", absent)), std::string::npos) << absent;
   }
 }
@@ -56,7 +57,7 @@ TEST(Usage, WrongUsageIsStatus2AndOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "subcommand"},
       {{"serve"}, "unknown command 'serve'"},
-      {{"chat", "--model", "x"}, "unknown command 'chat'"},
+      {{"chat", "--model"}, "--model"},
       {{"debug"}, "subcommand"},
       {{"debug", "nothing"}, "unknown command 'nothing'"},
       {{"generate", "--frobnicate"}, "--frobnicate"},
@@ -107,6 +108,7 @@ TEST(Usage, CompletionScriptsAreMadeForThreeShells) {
     return lines_of(read_file(folder / "answer"));
   };
   EXPECT_EQ(complete("gpt-oss-vision gen"), std::vector<std::string>{"generate"});
+  EXPECT_EQ(complete("gpt-oss-vision chat --no-m"), std::vector<std::string>{"--no-markdown"});
   EXPECT_EQ(complete("gpt-oss-vision debug pre"), std::vector<std::string>{"preprocess"});
   EXPECT_EQ(complete("gpt-oss-vision generate --prompt-f"), std::vector<std::string>{"--prompt-file"});
   EXPECT_EQ(complete("gpt-oss-vision debug forward --inp"), std::vector<std::string>{"--inputs"});

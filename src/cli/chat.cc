@@ -1,0 +1,165 @@
+// gpt-oss-vision chat: a conversation on the terminal, or with a program.
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <ctime>
+
+#include "cli/chat_session.h"
+#include "cli/format.h"
+#include "cli/sampling_options.h"
+
+namespace gov::cli {
+namespace {
+
+constexpr const char* kExamples =
+    "Examples:\n"
+    "  gpt-oss-vision chat\n"
+    "  gpt-oss-vision chat --model ~/models/gpt-oss-20b --effort high --system \"Answer in French.\"\n"
+    "  gpt-oss-vision chat --image photo.png\n"
+    "  printf 'hello\\n/save talk.json\\n' | gpt-oss-vision chat\n"
+    "  printf '{\"text\": \"What is this?\", \"images\": [\"photo.png\"]}\\n' | gpt-oss-vision chat --json\n"
+    "\n"
+    "In a conversation /help lists the commands. Line editing: ";
+
+struct ChatOptionsGiven {
+  CommonOptions common;
+  SamplingOptions sampling;
+  std::vector<std::string> images;
+  std::string system, effort = "medium", date = "today", load, chat_format = "auto";
+  std::int64_t max_tokens = ChatSettings{}.max_tokens;
+  bool stream = false, no_markdown = false, hide_reasoning = false, show_reasoning = false, no_history = false;
+};
+
+void add_conversation_options(CLI::App& app, ChatOptionsGiven& o) {
+  const char* kGroup = "Conversation";
+  add_repeatable(app, "-i,--image", o.images, "Picture file for the first message; repeatable")
+      ->type_name("FILE")
+      ->group(kGroup);
+  app.add_option("-s,--system", o.system, "Instructions for the model")->type_name("TEXT")->group(kGroup);
+  app.add_option("--effort,--reasoning", o.effort, "Reasoning effort of harmony models")
+      ->check(CLI::IsMember({"low", "medium", "high"}))
+      ->type_name("EFFORT")
+      ->capture_default_str()
+      ->group(kGroup);
+  app.add_option("--date", o.date, "Date told to harmony models: YYYY-MM-DD, today or none")
+      ->type_name("DATE")
+      ->capture_default_str()
+      ->group(kGroup);
+  app.add_option("--load", o.load, "Go on with a conversation that /save wrote as .json")
+      ->type_name("FILE")
+      ->group(kGroup);
+  app.add_option("--max-new-tokens", o.max_tokens, "Most tokens of an answer; less where the context ends")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(kGroup);
+  app.add_option("--chat-format", o.chat_format, "plain, harmony, or auto by the model's vocabulary")
+      ->check(CLI::IsMember({"auto", "plain", "harmony"}))
+      ->type_name("FORM")
+      ->capture_default_str()
+      ->group(kGroup);
+}
+
+void add_view_options(CLI::App& app, ChatOptionsGiven& o) {
+  const char* kGroup = "Display";
+  app.add_flag("--no-markdown", o.no_markdown,
+               "Show answers as they are; so does NO_COLOR, or output to a file or pipe")
+      ->group(kGroup);
+  app.add_flag("--hide-reasoning", o.hide_reasoning, "Do not show the model's reasoning")->group(kGroup);
+  app.add_flag("--show-reasoning", o.show_reasoning, "Show it also where output is no terminal")
+      ->excludes("--hide-reasoning")
+      ->group(kGroup);
+  app.add_flag("--no-history", o.no_history, "Neither read nor keep typed lines")->group(kGroup);
+  app.add_flag("--stream", o.stream, "With --json: a line for each piece of an answer as it comes")->group(kGroup);
+}
+
+bool is_set(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && value[0] != 0;
+}
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  localtime_r(&now, &parts);
+  char text[16];
+  std::strftime(text, sizeof text, "%Y-%m-%d", &parts);
+  return text;
+}
+
+bool is_capable_terminal() {
+  const char* terminal = std::getenv("TERM");
+  return isatty(STDOUT_FILENO) != 0 && terminal != nullptr && std::string_view(terminal) != "dumb";
+}
+
+ChatViewOptions view_options(const ChatOptionsGiven& o) {
+  ChatViewOptions view;
+  view.json = o.common.json;
+  view.stream = o.stream;
+  view.terminal = isatty(STDOUT_FILENO) != 0 && !o.common.json;
+  view.colour = is_capable_terminal() && !o.common.json && !is_set("NO_COLOR");
+  view.markdown = view.colour && !o.no_markdown;
+  view.reasoning = o.show_reasoning || (view.terminal && !o.hide_reasoning);
+  view.quiet = o.common.quiet;
+  return view;
+}
+
+ChatSessionOptions session_options(const ChatOptionsGiven& o, const ModelPackage& package) {
+  ChatSessionOptions options;
+  options.common = o.common;
+  options.format = package.chat_format;
+  if (o.chat_format != "auto") options.format = o.chat_format == "harmony" ? ChatFormat::kHarmony : ChatFormat::kPlain;
+  if (options.format == ChatFormat::kHarmony && !HarmonyTokens::find(package.tokenizer))
+    fail(ErrorCode::kUnsupported, "--chat-format harmony: the model's tokenizer lacks harmony's control tokens");
+  options.effort = o.effort;
+  options.date = o.date == "today" ? today() : o.date == "none" ? "" : o.date;
+  options.system = o.system;
+  options.settings.sampling = sampling_params(o.sampling, default_sampling(package.folder));
+  options.settings.seed = o.sampling.seed;
+  options.settings.max_tokens = o.max_tokens;
+  options.logit_bias = logit_bias(o.sampling);
+  options.terminal = stdin_is_terminal() && !o.common.json;
+  return options;
+}
+
+int run_chat(const Program& program, const ChatOptionsGiven& o) {
+  const ChatViewOptions shown = view_options(o);
+  Session session = open_session(o.common, program, 1);
+  const ModelPackage& package = *session.package;
+  ChatSessionOptions options = session_options(o, package);
+  const bool terminal = options.terminal;
+  InterruptScope interrupt;
+  std::unique_ptr<LineEditor> editor;
+  if (terminal && is_capable_terminal())
+    editor = LineEditor::create(ChatHistory(o.no_history ? std::filesystem::path() : ChatHistory::default_file()));
+  LineReader reader(terminal, std::move(editor), interrupt);
+  ChatView view(shown);
+  ChatSession chat(session, reader, view, interrupt, std::move(options));
+  if (terminal) {
+    view.note(fmt::format("{}, context {} tokens; /help lists the commands",
+                          printable(package.folder.filename().string()),
+                          with_commas(session.engine->options().context)));
+  }
+  if (!o.load.empty()) chat.load(o.load);
+  for (const std::string& image : o.images) chat.add_picture(image);
+  return chat.run();
+}
+
+}  // namespace
+
+void add_chat(CLI::App& root, Program& program) {
+  const auto o = std::make_shared<ChatOptionsGiven>();
+  CLI::App& app = *root.add_subcommand("chat", "Talk with a model, with or without pictures");
+  add_model_option(app, o->common);
+  add_conversation_options(app, *o);
+  add_sampling_options(app, o->sampling);
+  add_view_options(app, *o);
+  add_memory_options(app, o->common);
+  add_machine_options(app, o->common);
+  add_output_options(app, o->common);
+  app.footer(kExamples + line_editor_name());
+  app.callback([&program, o] { program.action = [&program, o] { return run_chat(program, *o); }; });
+}
+
+}  // namespace gov::cli
