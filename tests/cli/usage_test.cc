@@ -41,7 +41,7 @@ TEST(Usage, ProgramHelpListsTheCommandsThatExist) {
   const Ran ran = run({"--help"});
   EXPECT_EQ(ran.status, 0);
   for (const auto& command : kCommands) EXPECT_NE(ran.out.find("\n  " + command[0]), std::string::npos) << command[0];
-  for (const char* absent : {"serve", "train ", "quantize", "convert", "pull"}) {
+  for (const char* absent : {"train ", "quantize", "convert", "pull"}) {
     EXPECT_EQ(ran.out.find(fmt::format("\n  {}", absent)), std::string::npos) << absent;
   }
 }
@@ -56,7 +56,7 @@ TEST(Usage, Version) {
 TEST(Usage, WrongUsageIsStatus2AndOneLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "subcommand"},
-      {{"serve"}, "unknown command 'serve'"},
+      {{"train"}, "unknown command 'train'"},
       {{"chat", "--model"}, "--model"},
       {{"debug"}, "subcommand"},
       {{"debug", "nothing"}, "unknown command 'nothing'"},
