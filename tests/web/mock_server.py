@@ -102,6 +102,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path in ("/v1/models", "/state") and not self.allowed():
             return self.error(401, "A valid API key is needed", "authentication_error")
+        if path == "/v1/models" and self.server.loading:
+            return self.error(503, "The model is loading", "server_error")
         if path == "/v1/models":
             return self.answer(200, {"object": "list", "data": [{"id": "mock-nano", "object": "model"}]})
         if path == "/state":
@@ -209,7 +211,7 @@ class MockServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def reset(self):
         self.requests, self.violations = [], []
-        self.polls, self.disconnects, self.failed = 0, 0, False
+        self.polls, self.disconnects, self.failed, self.loading = 0, 0, False, False
 
     @property
     def url(self):

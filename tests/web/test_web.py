@@ -53,6 +53,11 @@ def test_units(page):
     assert results["passed"] > 130
 
 
+def test_size():
+    """The page is light: everything that a browser loads, uncompressed."""
+    assert sum(file.stat().st_size for file in (ROOT / "src/server/web").iterdir()) <= 132 << 10
+
+
 # ---- chat
 def test_streams_an_answer(page, server):
     page.send("slow")
@@ -156,6 +161,14 @@ def test_server_gone(page, server):
     page.js("window.fetch = () => Promise.reject(new TypeError('network'))")
     page.ask("hello")
     assert page.text(".error span") == "The server cannot be reached"
+
+
+def test_waits_for_the_model(page, server):
+    server.loading = True
+    page.open()
+    page.until(lambda: page.text("#model") == "loading the model…", what="it says so")
+    server.loading = False
+    page.until(lambda: page.text("#model") == "mock-nano", what="it asks again")
 
 
 def test_token_limit_is_said(page):

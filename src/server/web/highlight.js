@@ -14,7 +14,7 @@ const kKeywords = {
 const kFamilies = {
   c: "c js javascript jsx ts typescript tsx cpp c++ h cuda java kotlin swift c# csharp scala dart php go rust rs",
   py: "py python bash sh shell console dockerfile makefile cmake r ruby perl", data: "data json jsonc yaml yml toml ini conf",
-  sql: "sql", html: "html xml svg", css: "css scss", diff: "diff",
+  sql: "sql", html: "html xml svg css",
 };
 const kFamily = new Map(Object.entries(kFamilies).flatMap(([family, names]) => names.split(" ").map((name) => [name, family])));
 
@@ -25,16 +25,15 @@ const rule = (comment, string) => new RegExp(`(?<comment>${comment})|(?<string>$
 const kRules = {
   c: rule(`//[^\\n]*|${kBlock}|(?<=^|\\n)[ \\t]*#[ \\t]*(?:include|define|if|endif|el|pragma|undef)[^\\n]*`, `\`(?:[^\`\\\\]|\\\\[\\s\\S])*\`?|${kString}`),
   py: rule(/(?<![\w$])#[^\n]*/.source, /"""(?:[^"]|"(?!""))*(?:""")?|'''(?:[^']|'(?!''))*(?:''')?|/.source + kString),
-  sql: rule(`--[^\\n]*|${kBlock}`, kString), css: rule(kBlock, kString), data: rule(/(?<![\w"'])[#;][^\n]*|(?<![:\w])\/\/[^\n]*/.source, kString),
-  html: /(?<comment><!--(?:[^-]|-(?!->))*(?:-->)?)|(?<keyword><\/?[A-Za-z][\w:-]*|\/?>)|(?<string>"[^"\n]*"?|'[^'\n]*')|(?<word>[A-Za-z_:@][\w:.-]*)/y,
-  diff: /(?<=^|\n)(?:(?<inserted>\+[^\n]*)|(?<deleted>-[^\n]*)|(?<comment>(?:@@|diff|index)[^\n]*))/y,
+  sql: rule(`--[^\\n]*|${kBlock}`, kString), data: rule(/(?<![\w"'])[#;][^\n]*|(?<![:\w])\/\/[^\n]*/.source, kString),
+  html: /(?<comment><!--(?:[^-]|-(?!->))*(?:-->)?|\/\*(?:[^*]|\*(?!\/))*(?:\*\/)?)|(?<keyword><\/?[A-Za-z][\w:-]*|\/?>)|(?<string>"[^"\n]*"?|'[^'\n]*')|(?<word>[A-Za-z_:@][\w:.-]*)/y,
 };
 
 function kind_of(groups, next, family) {
   const { word } = groups;
   if (!word) return Object.keys(groups).find((name) => groups[name] !== undefined);
   if (kKeywords[family]?.has(family === "sql" ? word.toLowerCase() : word)) return "keyword";
-  if (family === "css" || family === "html") return next === (family === "css" ? ":" : "=") ? "attribute" : null;
+  if (family === "html") return next === "=" || next === ":" ? "attribute" : null;
   if (family === "data") return null;
   return next === "(" ? "call" : /^[A-Z][a-z]/.test(word) ? "type" : null;
 }

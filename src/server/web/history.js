@@ -8,7 +8,7 @@ const kFormat = "gpt-oss-vision-chats", kImportBytes = 200 << 20;
 
 function day_of(time) {
   const days = Math.floor((new Date().setHours(24, 0, 0, 0) - time) / 86400e3);
-  return days < 1 ? "Today" : days < 2 ? "Yesterday" : days < 7 ? "This week" : days < 31 ? "This month" : "Older";
+  return days < 1 ? "Today" : days < 2 ? "Yesterday" : days < 31 ? "This month" : "Older";
 }
 
 function download(conversations, name) {

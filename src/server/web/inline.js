@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { render_math } from "./math.js";
 
 const kPunctuation = /[!-/:-@[-`{-~\p{P}\p{S}]/u, kEscapable = /[!-/:-@[-`{-~]/;
-const kEntities = { amp: "&", lt: "<", gt: ">", quot: '"', nbsp: "\u00a0" };
+const kEntities = { amp: "&", lt: "<", gt: ">", quot: '"', "#39": "'", nbsp: "\u00a0" };
 const kMaxNesting = 24, kMaxUrl = 2000;
 
 // The address if it is one that a click may open, else null. Relative ones are refused: they would lead into this page.
@@ -207,11 +207,8 @@ class InlineParser {
     return match && url !== null && this.push(url ? link(url, [match[1]]) : h("br"), this.at + match[0].length);
   }
   entity() {
-    const match = /^&(?:([a-z]{2,4})|#(\d{1,7})|#x([0-9a-f]{1,6}));/i.exec(this.text.slice(this.at, this.at + 12));
-    if (!match) return false;
-    const code = match[2] ? parseInt(match[2], 10) : parseInt(match[3], 16);
-    const value = match[1] ? kEntities[match[1]] : code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : "\ufffd";
-    return value !== undefined && this.skip(value, this.at + match[0].length);
+    const name = /^&([a-z]{2,4}|#39);/.exec(this.text.slice(this.at, this.at + 6))?.[1];
+    return Boolean(kEntities[name]) && this.skip(kEntities[name], this.at + name.length + 2);
   }
   bare_url() {
     if (this.at < this.after_url || /[\p{L}\p{N}]/u.test(this.text[this.at - 1] || " ")) return false;

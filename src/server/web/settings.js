@@ -43,7 +43,7 @@ function field(kind, label, input, hint) {
   return h(`div.field${kind}`, {}, h("label", { for: input.id }, label), input, hint && h("span.hint", {}, hint));
 }
 function number_field([name, label, hint, min, max, step]) {
-  return field("", label, h("input", { type: "number", name, min, max, step, placeholder: "default", inputmode: "decimal" }), hint);
+  return field("", label, h("input", { type: "number", name, min, max, step, placeholder: "default" }), hint);
 }
 function json_field(name, label, placeholder, check) {
   return field(".wide", label, h("textarea.mono", { name, rows: 3, placeholder, spellcheck: "false", oninput: ({ target }) => {

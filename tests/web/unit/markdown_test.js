@@ -16,7 +16,7 @@ const cases = [
   ["inline code", "`a` ``b ` c`` `*d*` ` e ", "<p><code>a</code> <code>b ` c</code> <code>*d*</code> ` e</p>"],
   ["escapes", "\\*a\\* \\[b\\\\", "<p>*a* [b\\</p>"],
   ["breaks", "a  \nb\\\nc<br>d", "<p>a<br>b<br>c<br>d</p>"],
-  ["entities", "&lt;b&gt; &amp; &#65; &#x42; &nope;", "<p>&lt;b&gt; &amp; A B &amp;nope;</p>"],
+  ["entities", "&lt;b&gt; &amp; it&#39;s &nope;", "<p>&lt;b&gt; &amp; it's &amp;nope;</p>"],
   ["links", '[a](https://x.org/y "t") [b *c*](<https://x.org/a>)', '<p><a href="https://x.org/y">a</a> <a href="https://x.org/a">b <em>c</em></a></p>'],
   ["brackets in links", "[a](https://x.org/(y)) [no] [x] (z)", '<p><a href="https://x.org/(y)">a</a> [no] [x] (z)</p>'],
   ["bare addresses", "see https://x.org/a_b_c. (https://x.org/d)", '<p>see <a href="https://x.org/a_b_c">https://x.org/a_b_c</a>. (<a href="https://x.org/d">https://x.org/d</a>)</p>'],
