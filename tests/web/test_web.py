@@ -77,7 +77,7 @@ def test_history_goes_along_and_statistics_are_shown(page, server):
     page.ask("first")
     page.ask("second")
     assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
-    assert re.search(r"\d+ tokens · \d+(\.\d)? tokens/s · first after [\d.]+ s · prompt 40 \(16 cached\)", page.text(".assistant:last-child .stats"))
+    assert re.search(r"\d+ tokens · \d+(\.\d)? tokens/s · first after [\d.]+ m?s · prompt 40 \(16 cached\)", page.text(".assistant:last-child .stats"))
     page.until(lambda: "of 4,096 tokens" in page.text(".composer-note"), what="context use")
 
 
@@ -86,7 +86,7 @@ def test_markdown_math_code_and_reasoning(page):
     assert page.text(".assistant h4") == "Mixture of experts"
     assert len(page.all(".assistant math")) == 2 and len(page.all(".assistant tbody tr")) == 2 and page.all(".assistant .hl-keyword")
     assert page.text(".assistant a") == "https://example.com/moe" and page.one(".assistant a").get_attribute("rel") == "noopener noreferrer nofollow"
-    assert re.match(r"Thought for [\d.]+ s · 12 tokens", page.text("summary.reasoning"))
+    assert re.match(r"Thought for [\d.]+ m?s · 12 tokens", page.text("summary.reasoning"))
     assert "The user asks" not in page.text(".assistant .fold")
     page.click("summary.reasoning")
     page.until(lambda: "The user asks" in page.text(".assistant .fold"), what="unfolded reasoning")
@@ -530,14 +530,24 @@ def real(driver):
 
 
 def test_real_server(real):
-    real.until(lambda: real.text("#model") not in ("", "no connection"), what="the model's name")
+    real.until(lambda: real.text("#model") not in ("", "no connection", "loading the model…"), what="the model's name")
     real.one('input[aria-label="Pictures"]').send_keys(str(ROOT / "models/nano/test_pictures/dog_face.png"))
     previews(real, 1)
     answer = real.ask("What is this?")
-    assert answer and not real.all(".error"), real.text(".error")
+    assert answer and not real.all(".assistant .error"), real.text(".assistant .error")
     assert re.search(r"\d+ tokens.* prompt \d+ .*of pictures", real.text(".stats")), real.text(".stats")
+    fill(real, temperature="0", seed="3", max_completion_tokens="40")
+    assert real.ask("And what is it not?")
+    real.button("Ask again")
+    real.until(lambda: real.text(".assistant:last-child .branches") == "2/2", what="another version")
+    real.idle()
+    first = real.answers()[-1]
+    real.button("Earlier version")
+    assert real.answers()[-1] == first, "the same seed gives the same answer"
     real.shot("real-chat")
     real.click("#view-live")
     real.until(lambda: real.text(".about"), what="live state")
-    assert "1 done" in real.text("#live") or re.search(r"\d+ done", real.text("#live"))
+    assert re.search(r"[1-9]\d* done", real.text("#live"))
+    if real.all(".heat:not([hidden])"):
+        assert "No rows yet" not in real.text("#live"), "text and image rows were counted"
     real.shot("real-live")

@@ -3,7 +3,6 @@
 
 import { h } from "./dom.js";
 
-const kCell = 16;  // pixels of the canvas, whatever its size on the page
 export const percent = (x) => (100 * x).toFixed(x > 0 && x < 0.0995 ? 1 : 0) + " %";
 
 // Shares of a layer's choices: [layer][expert], each layer sums to 1 (or 0 if nothing was counted).
@@ -47,18 +46,19 @@ export class HeatMap {
   // The colours are the page's: from the least to the most, in OKLab, so that equal steps look equal.
   draw() {
     const { canvas } = this, context = canvas.getContext("2d");
-    canvas.width = this.experts * kCell;
-    canvas.height = this.layers * kCell;
+    const wide = Math.max(8, Math.round(1600 / this.experts)), high = 48;  // more pixels than the page shows: edges stay sharp
+    canvas.width = this.experts * wide;
+    canvas.height = this.layers * high;
     const style = getComputedStyle(canvas), [least, middle, most] = ["--least", "--middle", "--most"].map((name) => style.getPropertyValue(name));
     const steps = Array.from({ length: 65 }, (_, i) => (i < 32 ? `color-mix(in oklab, ${middle} ${i / 0.32}%, ${least})` : `color-mix(in oklab, ${most} ${(i - 32) / 0.32}%, ${middle})`));
     this.share.forEach((row, l) => row.forEach((x, e) => {
       context.fillStyle = steps[this.max ? Math.round((64 * x) / this.max) : 0];
-      context.fillRect(e * kCell, l * kCell, kCell - 1, kCell - 1);
+      context.fillRect(e * wide, l * high, wide - 2, high - 2);
     }));
     if (this.cell) {
       context.strokeStyle = style.color;
-      context.lineWidth = 3;
-      context.strokeRect(this.cell[1] * kCell + 1, this.cell[0] * kCell + 1, kCell - 3, kCell - 3);
+      context.lineWidth = 6;
+      context.strokeRect(this.cell[1] * wide + 2, this.cell[0] * high + 2, wide - 6, high - 6);
     }
     const text = !this.max ? "No rows yet." : !this.cell ? "Point at a cell to read it." :
       `Layer ${this.cell[0]}, expert ${this.cell[1]}: ${percent(this.share[this.cell[0]][this.cell[1]])} (${this.counts[this.cell[0]][this.cell[1]].toLocaleString("en")})`;

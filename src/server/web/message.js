@@ -5,7 +5,7 @@ import { MarkdownView } from "./markdown.js";
 import { buttons } from "./dialogs.js";
 
 const number = (value) => value.toLocaleString("en");
-const seconds = (ms) => (ms < 9950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)) + " s";
+const seconds = (ms) => (ms < 995 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`);
 const joined = (parts, by = " \u00b7 ") => parts.filter(Boolean).join(by);
 const kFinish = { length: "Stopped at the token limit.", stopped: "You stopped this answer." };
 
