@@ -91,7 +91,7 @@ struct DeveloperContent {
 enum class HarmonyTemplate { kHarmony, kHfJinja };
 
 // The texts of these messages. `with_functions`: the developer message has functions, so the channels' note names them.
-// Error kInvalidArgument: an effort or a date of another form, a name that does not match, text that is not UTF-8.
+// Error kInvalidArgument: an effort or a date of another form, a name that does not match.
 std::string system_text(const SystemContent& system, bool with_functions);
 std::string developer_text(const DeveloperContent& developer,  // empty: no developer message
                            HarmonyTemplate format = HarmonyTemplate::kHarmony);

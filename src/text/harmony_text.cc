@@ -69,9 +69,10 @@ std::string jinja_namespace(const ToolNamespace& tools) {
       continue;
     }
     out += "(_: {\n";
+    const auto required = required_names(*function.parameters);
     for (const auto& [name, schema] : properties->object()) {
       if (const std::string* text = text_member(schema, "description")) out += "// " + *text + "\n";
-      out += jinja_parameter(name, schema, is_required(*function.parameters, name));
+      out += jinja_parameter(name, schema, required.contains(name));
     }
     out += "}) => any;\n\n";
   }

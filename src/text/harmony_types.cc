@@ -1,17 +1,19 @@
 #include "text/harmony_types.h"
 
-#include <algorithm>
 #include <string_view>
 
 #include "text/harmony_json.h"
 
 namespace gov {
 
-bool is_required(const Json& schema, const std::string& name) {
+std::unordered_set<std::string_view> required_names(const Json& schema) {
+  std::unordered_set<std::string_view> names;
   const Json* required = schema.find("required");
-  if (!required || !required->is_array()) return false;
-  return std::any_of(required->array().begin(), required->array().end(),
-                     [&](const Json& item) { return item.is_string() && item.string() == name; });
+  if (!required || !required->is_array()) return names;
+  for (const Json& name : required->array()) {
+    if (name.is_string()) names.insert(name.string());
+  }
+  return names;
 }
 
 const std::string* text_member(const Json& schema, std::string_view name) {
@@ -126,8 +128,9 @@ std::string object_type(const Json& schema, const std::string& indent) {
   if (const std::string* description = string_of(schema, "description")) out += indent + "// " + *description + "\n";
   out += "{\n";
   if (const Json* properties = schema.find("properties"); properties && properties->is_object()) {
+    const auto required = required_names(schema);
     for (const auto& [name, property] : properties->object()) {
-      out += property_lines(name, property, is_required(schema, name), indent);
+      out += property_lines(name, property, required.contains(name), indent);
     }
   }
   return out + indent + "}";

@@ -3,6 +3,8 @@
 // encoded as ordinary text, and what a schema says cannot become a control token.
 
 #include <string>
+#include <string_view>
+#include <unordered_set>
 
 #include "base/json.h"
 
@@ -16,8 +18,8 @@ std::string jinja_type(const Json& schema);
 // The line or lines of a function's parameter, without its description.
 std::string jinja_parameter(const std::string& name, const Json& schema, bool required);
 
-// Whether the schema's "required" names the property.
-bool is_required(const Json& schema, const std::string& name);
+// The properties that the schema's "required" names; the views are into the schema.
+std::unordered_set<std::string_view> required_names(const Json& schema);
 // The member if it is a string that is not empty; else null.
 const std::string* text_member(const Json& schema, std::string_view name);
 

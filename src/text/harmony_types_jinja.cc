@@ -79,11 +79,12 @@ std::string object_type(const Json& schema, int depth) {
   const Json* properties = truthy(schema, "properties");
   if (!properties || !properties->is_object()) return "object";
   std::string out = "{\n";
+  const auto required = required_names(schema);
   bool first = true;
   for (const auto& [name, property] : properties->object()) {
     if (!first) out += ", ";
     first = false;
-    out += name + (is_required(schema, name) ? "" : "?") + ": \n" + std::string(16, ' ') + type_of(property, depth + 1);
+    out += name + (required.contains(name) ? "" : "?") + ": \n" + std::string(16, ' ') + type_of(property, depth + 1);
   }
   return out + "}";
 }
