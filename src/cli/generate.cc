@@ -50,9 +50,9 @@ void add_prompt_options(CLI::App& app, GenerateOptions& o) {
       ->capture_default_str()
       ->group(kPrompt);
   app.add_option("--chat-format", o.chat_format,
-                 "plain, harmony, or auto by the model's vocabulary. Harmony answers are printed with their channel "
-                 "markers, as the model writes them")
-      ->check(CLI::IsMember({"auto", "plain", "harmony"}))
+                 "plain, harmony, hf-jinja (harmony as OpenAI's template for Hugging Face writes it), or auto by the "
+                 "model's vocabulary. Harmony answers are printed with their channel markers, as the model writes them")
+      ->check(CLI::IsMember({"auto", "plain", "harmony", "hf-jinja"}))
       ->type_name("FORM")
       ->capture_default_str()
       ->group(kPrompt);
@@ -148,6 +148,7 @@ std::vector<std::int32_t> encode_prompt(const GenerateOptions& o, const ModelPac
   }
   ChatOptions chat;
   chat.format = chat_format;
+  if (o.chat_format == "hf-jinja") chat.harmony_template = HarmonyTemplate::kHfJinja;
   chat.reasoning_effort = o.reasoning;
   chat.current_date = o.date;
   const bool in_place =
@@ -216,7 +217,7 @@ int run_generate(const Program& program, const GenerateOptions& o) {
   const auto pictures = load_pictures(o.images, package.preprocessor);
   const GenerationOptions generation = generation_options(o, default_sampling(package.folder));
   ChatFormat chat_format = package.chat_format;
-  if (o.chat_format != "auto") chat_format = o.chat_format == "harmony" ? ChatFormat::kHarmony : ChatFormat::kPlain;
+  if (o.chat_format != "auto") chat_format = o.chat_format == "plain" ? ChatFormat::kPlain : ChatFormat::kHarmony;
   // Without its markers a harmony answer would run reasoning and reply together.
   const bool show_special = o.show_special || (o.format == "chat" && chat_format == ChatFormat::kHarmony);
 

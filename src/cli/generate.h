@@ -12,7 +12,7 @@ struct GenerateOptions {
   std::vector<std::string> prompts, images;
   std::string prompt_file;
   std::string format = "chat";          // chat, raw
-  std::string chat_format = "auto";     // auto, plain, harmony
+  std::string chat_format = "auto";     // auto, plain, harmony, hf-jinja
   std::string image_position = "auto";  // auto, prefix, inline
   std::string system, reasoning = "medium", date;
   bool special = false, show_special = false, stats = false, stream = false;

@@ -8,6 +8,7 @@
 #include "engine/engine_loop.h"
 #include "engine/model_package.h"
 #include "server/http.h"
+#include "text/harmony.h"
 
 namespace gov::server {
 
@@ -15,6 +16,8 @@ struct ApiOptions {
   std::string model_name;              // as /v1/models lists it; requests may name it or anything if `any_model`
   bool any_model = true;
   std::string reasoning_effort = "medium";
+  HarmonyTemplate chat_template = HarmonyTemplate::kHarmony;  // and the order of a call's header, for harmony models
+  HarmonyRenderOptions::Order render_order = HarmonyRenderOptions::Order::kChannelFirst;
   bool remote_images = false;          // fetch https image URLs
   std::vector<std::string> image_hosts;  // allowed hosts; empty: any public one
   double response_ttl_seconds = 3600;  // of stored responses

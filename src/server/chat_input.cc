@@ -52,13 +52,13 @@ std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInpu
     messages.push_back(std::move(message));
   };
   add(HarmonyRole::kSystem, system_text(system, !input.tools.empty()));
-  if (std::string text = developer_text(developer); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
+  if (std::string text = developer_text(developer, rules.harmony.format); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
   for (; next < input.messages.size(); ++next) {
     const HarmonyMessage& message = input.messages[next];
     if (is_instructions(message)) {
       DeveloperContent later;
       later.instructions = text_of(message);
-      if (std::string text = developer_text(later); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
+      if (std::string text = developer_text(later, rules.harmony.format); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
     } else {
       messages.push_back(message);
     }

@@ -80,6 +80,8 @@ ApiContext::ApiContext(const ModelPackage& p, EngineLoop& l, ApiOptions o)
   rules.format = harmony ? PromptRules::Format::kHarmony : PromptRules::Format::kPlain;
   const std::int64_t image_token = package.model.config.image_token_id;
   if (harmony && image_token >= 0) rules.harmony.image_token_id = static_cast<std::int32_t>(image_token);
+  rules.harmony.format = options.chat_template;
+  rules.harmony.order = options.render_order;
   rules.end_ids = package.stop_ids;
   rules.default_effort = options.reasoning_effort;
   rules.schemas = &schemas;

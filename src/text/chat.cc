@@ -108,7 +108,7 @@ std::vector<HarmonyMessage> harmony_messages(std::span<const ChatMessage> messag
       for (; i < messages.size() && is_instructions(messages[i]); ++i) {
         append_instructions(messages[i], developer.instructions);
       }
-      std::string text = developer_text(developer);
+      std::string text = developer_text(developer, options.harmony_template);
       if (!text.empty()) out.push_back(text_message(HarmonyRole::kDeveloper, std::move(text)));
       continue;
     }
@@ -132,9 +132,10 @@ std::vector<std::int32_t> render_as_harmony(const Tokenizer& tokenizer, std::spa
     fail(ErrorCode::kInvalidArgument,
          "chat: the tokenizer lacks one of harmony's special tokens (<|start|> and others)");
   }
-  return render_harmony(
-      tokenizer, *tokens, harmony_messages(messages, options),
-      {.add_generation_prompt = options.add_generation_prompt, .image_token_id = options.image_token_id});
+  return render_harmony(tokenizer, *tokens, harmony_messages(messages, options),
+                        {.format = options.harmony_template,
+                         .add_generation_prompt = options.add_generation_prompt,
+                         .image_token_id = options.image_token_id});
 }
 
 }  // namespace

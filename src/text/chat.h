@@ -35,8 +35,17 @@ enum class ChatFormat {
   kHarmony,
 };
 
+// Two renderings of the same messages are in use, with different ids: harmony's own, and the Jinja template that OpenAI
+// released for Hugging Face, with all its peculiarities: a blank line behind instructions, another layout of
+// types, recipient first and "json" without <|constrain|>, arguments and tool results written by Python's json.dumps
+// (a result is a string in quotes), only the first of several calls, results named after the last call, thinking kept
+// only before calls that no answer follows, text beside a call as analysis, developer messages only in front,
+// <|return|> behind a final message at the end where no generation prompt is asked for.
+enum class HarmonyTemplate { kHarmony, kHfJinja };
+
 struct ChatOptions {
   ChatFormat format = ChatFormat::kHarmony;
+  HarmonyTemplate harmony_template = HarmonyTemplate::kHarmony;
   std::string reasoning_effort = "medium";  // harmony: low, medium, high
   std::string current_date = {};            // harmony: YYYY-MM-DD; empty: no date line
   bool add_generation_prompt = true;        // false: ends after the last message

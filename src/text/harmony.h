@@ -82,14 +82,6 @@ struct DeveloperContent {
   bool has_functions() const;  // a namespace "functions" that is not empty
 };
 
-// Two renderings of the same messages are in use, with different ids: harmony's own, and the Jinja template that OpenAI
-// released for Hugging Face, with all its peculiarities: a blank line behind instructions, another layout of
-// types, recipient first and "json" without <|constrain|>, arguments and tool results written by Python's json.dumps
-// (a result is a string in quotes), only the first of several calls, results named after the last call, thinking kept
-// only before calls that no answer follows, text beside a call as analysis, developer messages only in front,
-// <|return|> behind a final message at the end where no generation prompt is asked for.
-enum class HarmonyTemplate { kHarmony, kHfJinja };
-
 // The texts of these messages. `with_functions`: the developer message has functions, so the channels' note names them.
 // Error kInvalidArgument: an effort or a date of another form, a name that does not match.
 std::string system_text(const SystemContent& system, bool with_functions);

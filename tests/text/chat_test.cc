@@ -49,6 +49,17 @@ TEST(Chat, HarmonyText) {
             "<|start|>developer<|message|># Instructions\n\nThree.<|end|><|start|>assistant");
 }
 
+TEST(Chat, HarmonyAsTheReleasedTemplateWritesIt) {
+  const std::vector<ChatMessage> messages{text_message("system", "One."), text_message("user", "Hi"),
+                                          text_message("assistant", "Hello"), text_message("system", "is left out")};
+  ChatOptions options{.harmony_template = HarmonyTemplate::kHfJinja, .current_date = "2026-11-24"};
+  const std::string text = o200k().decode(render_chat(o200k(), messages, options));
+  EXPECT_TRUE(
+      text.ends_with("<|start|>developer<|message|># Instructions\n\nOne.\n\n<|end|><|start|>user<|message|>Hi<|end|>"
+                     "<|start|>assistant<|channel|>final<|message|>Hello<|end|><|start|>assistant"))
+      << text;
+}
+
 TEST(Chat, ImagesStandWhereTheyAreOrInFront) {
   const std::vector<ChatMessage> messages{
       {"user", {kImage, {ContentPart::Kind::kText, "What is "}, kImage, {ContentPart::Kind::kText, "this?"}}}};
