@@ -14,6 +14,7 @@ constexpr std::string_view kFunctions = "functions.";
 
 Kind item_kind(const HarmonyMessage& header) {
   if (header.is_call()) return Kind::kToolCall;
+  if (header.role != HarmonyRole::kAssistant) return Kind::kReasoning;  // what a model makes others say is no answer
   return header.channel == "analysis" ? Kind::kReasoning : Kind::kMessage;
 }
 
