@@ -9,8 +9,10 @@ run_packages=(g++ cmake ninja-build libfmt-dev libsimdjson-dev libcli11-dev
               libspng-dev libjpeg-dev libwebp-dev libgif-dev libedit-dev libssl-dev libcurl4-openssl-dev)
 # Boost's headers (1.81 or newer, for the server) have their version in the name: Debian 12, Ubuntu 24.04, later ones.
 boost_packages=(libboost1.81-dev libboost1.83-dev libboost1.88-dev libboost1.90-dev)
-# python3 runs the source checks, clang with its runtime builds the fuzz targets.
-test_packages=(python3 ccache libgtest-dev clang libclang-rt-dev)
+# python3 runs the source checks and the clients, clang with its runtime builds the fuzz targets.
+test_packages=(python3 python3-venv ccache libgtest-dev clang libclang-rt-dev)
+# A browser for the tests of the web page, where it is a package (Ubuntu's is a snap).
+browser_packages=(chromium chromium-driver)
 # Libraries that read untrusted pictures: security updates are taken when we are root anyway.
 image_runtimes='^(libspng0|libjpeg62-turbo|libjpeg-turbo8|libwebp7|libwebpdemux2|libgif7)$'
 
@@ -53,6 +55,7 @@ apt() {
     apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null >&2
 }
 
+if [ "${1:-run}" = test ] && ! grep -qi '^ID=ubuntu' /etc/os-release; then wanted+=("${browser_packages[@]}"); fi
 wanted+=("$(pick_of "${boost_packages[@]}")")
 mapfile -t missing < <(missing_of "${wanted[@]}")
 if [ "${#missing[@]}" -eq 0 ]; then exit 0; fi
