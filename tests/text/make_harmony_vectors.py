@@ -2,7 +2,7 @@
 """Makes data/harmony_vectors.jsonl: conversations and their ids by two other programs. Run by hand:
 
     pip install openai-harmony==0.0.8 jinja2==3.1.6
-    TIKTOKEN_ENCODINGS_BASE=models/o200k python3 tests/text/make_harmony_vectors.py TEMPLATE
+    TIKTOKEN_ENCODINGS_BASE=build/release/models/o200k python3 tests/text/make_harmony_vectors.py TEMPLATE
 
 TEMPLATE is the chat_template.jinja that OpenAI released with gpt-oss (also in the PyPI package trl as
 chat_templates/gptoss.jinja); it is run as transformers runs it.  The first line of the file is the pool that the other

@@ -33,7 +33,8 @@ def digest(ids):
 
 
 def o200k():
-    with open(os.path.join(ROOT, "models/o200k/o200k_base.tiktoken"), "rb") as f:
+    with tarfile.open(os.path.join(ROOT, "models/o200k/o200k_base.tar.xz")) as archive:
+        f = archive.extractfile("o200k_base.tiktoken")
         ranks = {base64.b64decode(t): int(r) for t, r in (line.split() for line in f if line.strip())}
     special = {"<|startoftext|>": 199998, "<|endoftext|>": 199999, "<|return|>": 200002, "<|constrain|>": 200003,
                "<|channel|>": 200005, "<|start|>": 200006, "<|end|>": 200007, "<|message|>": 200008, "<|call|>": 200012,
