@@ -53,6 +53,8 @@ void check_options(const Config& config, const DecodingRules& rules, const Gener
   require(o.max_new_tokens >= 0, "max_new_tokens", "0 or more");
   require(o.min_new_tokens >= 0 && o.min_new_tokens <= o.max_new_tokens, "min_new_tokens", "0 to max_new_tokens");
   require(o.logprobs >= -1 && o.logprobs <= kMostLogprobs, "logprobs", fmt::format("-1 (none) to {}", kMostLogprobs));
+  require(o.prompt_logprobs >= -1 && o.prompt_logprobs <= kMostLogprobs, "prompt_logprobs",
+          fmt::format("-1 (none) to {}", kMostLogprobs));
   check_stops(rules, o);
   check_ids(config, o);
 }
@@ -84,6 +86,7 @@ void check_images(const Config& config, const Request& request, std::int64_t pla
 
 void check_request(const Config& config, const DecodingRules& rules, const Request& request, std::int64_t context) {
   require(request.n >= 1 && request.n <= kMostChoices, "n", fmt::format("1 to {}", kMostChoices));
+  require(!request.embed || request.n == 1, "n", "1: an embedding has no choices");
   check_options(config, rules, request.options);
   if (request.prompt.empty() && request.images.empty()) fail(ErrorCode::kInvalidArgument, "the prompt is empty");
   std::int64_t places = 0;
@@ -98,7 +101,10 @@ void check_request(const Config& config, const DecodingRules& rules, const Reque
   check_images(config, request, places);
   const std::int64_t image_rows = static_cast<std::int64_t>(request.images.size()) * config.vision.tokens();
   const std::int64_t rows = static_cast<std::int64_t>(request.prompt.size()) - places + image_rows;
-  if (rows + 1 > context) {
+  if (rows > context) {
+    fail(ErrorCode::kContextLength, "the prompt takes {} tokens, but the context has {}", rows, context);
+  }
+  if (rows == context && request.options.max_new_tokens > 0 && !request.embed) {
     fail(ErrorCode::kContextLength, "the prompt takes {} tokens and the answer at least 1, but the context has {}",
          rows, context);
   }

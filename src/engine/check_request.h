@@ -13,7 +13,8 @@ inline constexpr std::size_t kLongestStop = 256;  // bytes
 inline constexpr std::size_t kMostStopTokens = 1024;
 inline constexpr std::size_t kMostLogitBias = 1024;
 
-// Error kInvalidArgument naming the field; kContextLength if the prompt and one token do not fit `context` positions.
+// Error kInvalidArgument naming the field; kContextLength if the prompt, and one token if any is
+// wanted, do not fit `context` positions.
 void check_request(const Config& config, const DecodingRules& rules, const Request& request, std::int64_t context);
 
 }  // namespace gov

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <stdexcept>
 
@@ -16,6 +17,7 @@ DecodingRules decoding_rules(const Config& config, const Tokenizer* tokenizer, s
   DecodingRules rules;
   rules.tokenizer = tokenizer;
   rules.stop_ids = std::move(stop_ids);
+  rules.vocabulary = config.vocab_size;
   for (std::int32_t id = 0; id < config.vocab_size; ++id) {
     if (id == config.image_token_id || (tokenizer && !tokenizer->has_token(id))) rules.forbidden.push_back(id);
   }
@@ -56,7 +58,7 @@ struct Engine::Impl {
   void check_blocks(Step& step);
   void advance(const Step& step, std::span<const Drawn> drawn);
   void accept(const Drawn& drawn);
-  void count_token(Sequence& sequence);
+  void count_tokens(Sequence& sequence, std::int64_t forced);
   void settle();
   void update_block_counts();
 
@@ -107,12 +109,17 @@ RequestId Engine::submit(Request request, Timer since) {
   for (const std::vector<float>& pixels : r.images) {
     if (e.size.options.prefix_cache) state->image_digests.push_back(sha256(std::as_bytes(std::span(pixels))));
   }
-  state->max_new_tokens = std::min(r.options.max_new_tokens, e.size.options.context - state->prompt.rows());
+  state->max_new_tokens =
+      r.embed ? 0 : std::min(r.options.max_new_tokens, e.size.options.context - state->prompt.rows());
+  if (r.options.prompt_logprobs >= 0) {
+    state->prompt_logprobs.resize(state->prompt.tokens.size(), std::numeric_limits<float>::quiet_NaN());
+    state->prompt_top_logprobs.resize(state->prompt.tokens.size());
+  }
   for (int choice = 0; choice < r.n; ++choice)
     state->sequences.push_back(std::make_unique<Sequence>(*state, choice, e.rules));
   Sequence& first = *state->sequences.front();
   if (!first.done) {
-    for (int choice = 1; choice < r.n; ++choice)
+    for (int choice = 1; choice < r.n && first.draws(); ++choice)
       first.forks.push_back(state->sequences[static_cast<std::size_t>(choice)].get());
     e.scheduler.add(first);
   }
@@ -287,6 +294,12 @@ void Engine::Impl::advance(const Step& step, std::span<const Drawn> drawn) {
   for (const ScheduledRows& rows : step.rows) {
     if (!rows.sequence->request->ended()) scheduler.set_computed(*rows.sequence, rows.end);
   }
+  for (const ScheduledRows& rows : step.rows) {  // whose prompt was all that was asked for
+    Sequence& s = *rows.sequence;
+    if (s.draws() || s.done || s.request->ended() || s.computed < s.rows()) continue;
+    s.finish(FinishReason::kLength);
+    scheduler.remove(s);
+  }
   for (const Drawn& d : drawn) {
     accept(d);
     if (d.sequence->done) scheduler.remove(*d.sequence);
@@ -295,24 +308,26 @@ void Engine::Impl::advance(const Step& step, std::span<const Drawn> drawn) {
 
 void Engine::Impl::accept(const Drawn& drawn) {
   RequestState& state = *drawn.sequence->request;
-  if (state.request.cancel && state.request.cancel->load(std::memory_order_relaxed)) state.cancelled = true;
+  if (state.cancel_asked()) state.cancelled = true;
   if (state.ended()) return;
   try {
     if (drawn.result.token < 0) {
       fail(ErrorCode::kDevice, "numerical error: non-finite logits at position {} of the request",
            drawn.sequence->rows() - 1);
     }
+    const std::int64_t forced_before = drawn.sequence->forced;
     drawn.sequence->accept(drawn.result);
-    count_token(*drawn.sequence);
+    count_tokens(*drawn.sequence, drawn.sequence->forced - forced_before);
   } catch (...) {
     state.error = std::current_exception();
   }
 }
 
-void Engine::Impl::count_token(Sequence& sequence) {
+void Engine::Impl::count_tokens(Sequence& sequence, std::int64_t forced) {
   const RequestState& state = *sequence.request;
   const double now = state.timer.seconds();
-  ++stats.tokens;
+  stats.tokens += 1 + forced;
+  stats.forced_tokens += forced;
   // Every request's first token is also the first of its choice; the other choices' have no time of their own.
   if (sequence.token_seconds >= 0) stats.token_seconds.add(now - sequence.token_seconds);
   else if (sequence.completion.choice == 0) stats.first_token_seconds.add(state.first_token_seconds);
@@ -321,8 +336,7 @@ void Engine::Impl::count_token(Sequence& sequence) {
 
 void Engine::Impl::cancel_where_asked() {
   for (RequestState* state : active) {
-    const std::atomic<bool>* const word = state->request.cancel;
-    if (word && word->load(std::memory_order_relaxed)) state->cancelled = true;
+    if (state->cancel_asked()) state->cancelled = true;
   }
 }
 
@@ -337,6 +351,7 @@ void Engine::Impl::settle() {
       std::replace(started.begin(), started.end(), s.get(), static_cast<Sequence*>(nullptr));
       if (!s->done && state->cancelled) s->finish(FinishReason::kCancelled);
     }
+    scheduler.forget(*state);
     state->total_seconds = state->timer.seconds();
     ++(state->error ? stats.failed : state->cancelled ? stats.cancelled : stats.finished);
     for (Buffer& embeds : state->image_embeds) embeds = {};
@@ -361,6 +376,7 @@ void Engine::Impl::update_block_counts() {
   stats.free_sliding_blocks = blocks.sliding().free_count() + blocks.sliding().idle_count();
   stats.prefix = scheduler.prefixes().stats();
   stats.preemptions = scheduler.preemptions();
+  stats.mask_seconds = runner.mask_seconds();
   if (const DecodeRunner* decode = runner.decode(); decode != nullptr) {
     stats.decode_path = decode->path();
     stats.decode = decode->stats();
@@ -385,6 +401,10 @@ RequestResult Engine::take(RequestId id) {
   result.prompt_tokens = taken->prompt.rows();
   result.cached_tokens = std::max<std::int64_t>(0, taken->cached_rows);
   result.image_tokens = taken->rows_per_image * static_cast<std::int64_t>(taken->image_embeds.size());
+  result.prompt_logprobs = std::move(taken->prompt_logprobs);
+  result.prompt_top_logprobs = std::move(taken->prompt_top_logprobs);
+  for (const double sum : taken->hidden_sum)
+    result.embedding.push_back(static_cast<float>(sum / static_cast<double>(result.prompt_tokens)));
   result.first_token_seconds = std::max(0.0, taken->first_token_seconds);
   result.total_seconds = taken->total_seconds;
   return result;

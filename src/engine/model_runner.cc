@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/prompt_rows.h"
+
 namespace gov {
 
 namespace {
@@ -94,7 +96,13 @@ std::vector<Drawn> ModelRunner::run(const Step& step, const BlockManager& blocks
   for (const ScheduledRows& rows : step.rows) add_rows(rows, blocks);
   const Batch batch = uploader_ ? uploader_->upload(batch_, ctx_.stream) : batch_.view(model_.config.hidden_size);
   forward(ctx_, model_, batch, cache_, acts_);
-  return sample(step);
+  std::vector<Drawn> drawn = sample(step);
+  std::int64_t first = 0;
+  for (const ScheduledRows& rows : step.rows) {
+    if (rows.sequence->request->reads_prompt()) read_prompt_rows(ctx_, model_, acts_, rows, first);
+    first += rows.end - rows.begin;
+  }
+  return drawn;
 }
 
 bool ModelRunner::can_start(const Step& step) const {
@@ -110,13 +118,13 @@ void ModelRunner::start(const Step& step, const BlockManager& blocks, bool ahead
   std::vector<ops::SampleRow> sample_rows;
   Started started{{}, turn_ ^= 1};
   for (const ScheduledRows& scheduled : step.rows) {
-    const Sequence& s = *scheduled.sequence;
+    Sequence& s = *scheduled.sequence;
     const std::int64_t position = scheduled.begin;
     const auto used = static_cast<std::size_t>(full_blocks_needed(cache_.spec(), position + 1));
     rows.push_back({ahead ? 0 : s.token(position), static_cast<std::int32_t>(position),
                     blocks.full_slot(s.blocks, position), blocks.sliding_slot(s.blocks, position),
                     std::span(s.blocks.full).first(used), std::span(s.blocks.sliding).first(used)});
-    sample_rows.push_back(s.sample_row(ahead ? 1 : 0));
+    sample_rows.push_back(sample_row(s, ahead ? 1 : 0));
     started.sequences.push_back(scheduled.sequence);
   }
   ops::DeviceSampler& sampler = samplers_[started.sampler];
@@ -157,13 +165,22 @@ void ModelRunner::add_rows(const ScheduledRows& rows, const BlockManager& blocks
   if (rows.sample) batch_.want_logits();
 }
 
+ops::SampleRow ModelRunner::sample_row(Sequence& sequence, std::int64_t ahead) {
+  if (sequence.constrained()) {
+    const Timer timer;
+    sequence.prepare_draw();
+    mask_seconds_ += timer.seconds();
+  }
+  return sequence.sample_row(ahead);
+}
+
 std::vector<Drawn> ModelRunner::sample(const Step& step) {
   std::vector<Drawn> drawn;
   std::vector<ops::SampleRow> sample_rows;
   for (const ScheduledRows& rows : step.rows) {
     if (!rows.sample) continue;
     drawn.push_back({rows.sequence, {}});
-    sample_rows.push_back(rows.sequence->sample_row());
+    sample_rows.push_back(sample_row(*rows.sequence, 0));
   }
   if (drawn.empty()) return drawn;
   ops::SampleResult none;

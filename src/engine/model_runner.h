@@ -40,6 +40,8 @@ class ModelRunner {
   Context& context() { return ctx_; }
   // From now on the rows of each expert are added to `load`; on a GPU nothing is counted.
   void count_experts(ExpertLoad& load);
+  // Spent on what constraints allow.
+  double mask_seconds() const { return mask_seconds_; }
   // Null on the CPU.
   const DecodeRunner* decode() const { return decode_ ? &*decode_ : nullptr; }
 
@@ -63,6 +65,7 @@ class ModelRunner {
  private:
   void encode(RequestState& state, std::span<const std::size_t> images);
   void add_rows(const ScheduledRows& rows, const BlockManager& blocks);
+  ops::SampleRow sample_row(Sequence& sequence, std::int64_t ahead);
   std::vector<Drawn> sample(const Step& step);
 
   const Model& model_;
@@ -82,6 +85,7 @@ class ModelRunner {
   std::deque<Started> started_;
   std::array<ops::DeviceSampler, 2> samplers_;  // in turn
   std::size_t turn_ = 0;
+  double mask_seconds_ = 0;
 };
 
 }  // namespace gov

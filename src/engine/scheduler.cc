@@ -26,6 +26,12 @@ bool reads_prefixes(const Sequence& sequence) {
   return request.options.prompt_logprobs < 0 && !request.embed;
 }
 
+bool has_turn_before(const Sequence& a, const Sequence& b) {
+  if (a.priority() != b.priority()) return a.priority() > b.priority();
+  const std::int64_t rows_a = a.request->tenant->rows, rows_b = b.request->tenant->rows;
+  return rows_a != rows_b ? rows_a < rows_b : a.before(b);
+}
+
 // What it has in the cache may be wrong.
 bool faulty(const Sequence& sequence) {
   if (!sequence.request->error) return false;
@@ -47,7 +53,15 @@ Scheduler::Scheduler(const Config& config, const KvCacheSpec& spec, const Schedu
       blocks_(spec, config.sliding_window),
       prefixes_(blocks_, limits.prefix_cache) {}
 
-void Scheduler::add(Sequence& sequence) { insert_in_order(waiting_, &sequence); }
+void Scheduler::add(Sequence& sequence) {
+  RequestState& request = *sequence.request;
+  if (!request.tenant) request.tenant = turns_.enter(request.request.tenant);
+  insert_in_order(waiting_, &sequence);
+}
+
+void Scheduler::forget(RequestState& request) {
+  if (Tenant* const tenant = std::exchange(request.tenant, nullptr)) turns_.leave(tenant);
+}
 
 void Scheduler::remove(Sequence& sequence) {
   std::erase(running_, &sequence);
@@ -59,25 +73,52 @@ void Scheduler::remove(Sequence& sequence) {
 
 Step Scheduler::schedule() {
   Step step;
-  const std::int64_t preempted_before = preemptions_;
   for (Sequence* s : std::vector<Sequence*>(running_)) {
     if (!s->forks.empty() && remaining(*s) == 0) fork(*s);
   }
   const std::vector<Sequence*> order = running_;  // preemption shortens running_ below
+  const std::int64_t preempted_before = preemptions_;
   for (Sequence* s : order) {
     if (remaining(*s) == 1 && is_running(s)) schedule_rows(*s, 1, step);
   }
-  bool first_prompt = true;
-  for (Sequence* s : order) {
-    if (!is_running(s) || remaining(*s) <= 1) continue;
-    // Decoding rows may fill the chunk; one prompt still advances, or it would wait until they end.
-    const std::int64_t left = std::max<std::int64_t>(limits_.chunk - rows_of(step), first_prompt ? 1 : 0);
-    first_prompt = false;
-    if (left > 0) schedule_rows(*s, left, step);
-  }
   // Blocks that were just taken from a sequence are not for a new one.
-  if (preemptions_ == preempted_before) admit(step);
+  schedule_prompts(step, /*admitting=*/preemptions_ == preempted_before);
   return step;
+}
+
+void Scheduler::schedule_prompts(Step& step, bool admitting) {
+  std::vector<Sequence*> prompts;
+  for (Sequence* s : running_) {
+    if (remaining(*s) > 1) prompts.push_back(s);
+  }
+  for (bool first = true;; first = false) {
+    std::erase_if(prompts, [&](const Sequence* s) { return !is_running(s); });
+    const auto next = std::min_element(prompts.begin(), prompts.end(),
+                                       [](const Sequence* a, const Sequence* b) { return has_turn_before(*a, *b); });
+    const std::int64_t room = limits_.chunk - rows_of(step);
+    Sequence* const fresh = admitting && room > 0 ? next_waiting() : nullptr;
+    if (fresh && (next == prompts.end() || has_turn_before(*fresh, **next))) {
+      admitting = admit(*fresh, room, step);
+      continue;
+    }
+    // Decoding rows may fill the chunk; one prompt still advances, or it would wait until they end.
+    const std::int64_t most = first ? std::max<std::int64_t>(room, 1) : room;
+    if (next == prompts.end() || most <= 0) return;
+    Sequence& prompt = **next;
+    prompts.erase(next);
+    const std::int64_t preempted_before = preemptions_;
+    schedule_rows(prompt, most, step);
+    admitting = admitting && preemptions_ == preempted_before;
+  }
+}
+
+Sequence* Scheduler::next_waiting() const {
+  Sequence* best = nullptr;
+  for (Sequence* s : waiting_) {
+    if (best && s->priority() < best->priority()) break;
+    if (!best || has_turn_before(*s, *best)) best = s;
+  }
+  return best;
 }
 
 void Scheduler::set_computed(Sequence& sequence, std::int64_t rows) {
@@ -87,7 +128,9 @@ void Scheduler::set_computed(Sequence& sequence, std::int64_t rows) {
 
 bool Scheduler::schedule_ahead(std::span<Sequence* const> sequences, Step& step) {
   if (!std::equal(running_.begin(), running_.end(), sequences.begin(), sequences.end())) return false;
-  if (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < limits_.max_sequences) return false;
+  if (!waiting_.empty() && (static_cast<std::int64_t>(running_.size()) < limits_.max_sequences ||
+                            waiting_.front()->priority() > running_.back()->priority()))
+    return false;
   for (Sequence* s : sequences) {
     const std::int64_t row = s->rows();  // of the token that is being drawn
     if (!s->forks.empty() || !prepare(*s, row, row + 1, step.copies)) return false;
@@ -120,7 +163,8 @@ void Scheduler::schedule_rows(Sequence& sequence, std::int64_t most, Step& step)
     preempt(youngest, step);
     if (&youngest == &sequence) return;
   }
-  step.rows.push_back({&sequence, begin, end, end == sequence.rows()});
+  step.rows.push_back({&sequence, begin, end, end == sequence.rows() && sequence.draws()});
+  sequence.request->tenant->rows += end - begin;
 }
 
 // BlockManager::prepare, with what the prefix cache can give up.
@@ -132,20 +176,27 @@ bool Scheduler::prepare(Sequence& sequence, std::int64_t begin, std::int64_t end
   return blocks_.prepare(sequence.blocks, begin, end, copies);
 }
 
-void Scheduler::admit(Step& step) {
-  while (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < limits_.max_sequences) {
-    Sequence& next = *waiting_.front();
-    const std::int64_t left = limits_.chunk - rows_of(step);
-    if (left <= 0) return;
-    PrefixCache::Hit hit;
-    if (reads_prefixes(next)) hit = prefixes_.find(next);
-    if (!fits(next, hit)) return;
-    waiting_.pop_front();
-    insert_in_order(running_, &next);
-    begin_with(next, hit);
-    if (remaining(next) == 0) fork(next);
-    schedule_rows(next, left, step);
+// Whether there was room for a new sequence.
+bool Scheduler::admit(Sequence& sequence, std::int64_t most, Step& step) {
+  const auto give_way = [&] {
+    if (running_.empty() || running_.back()->priority() >= sequence.priority()) return false;
+    preempt(*running_.back(), step);
+    return true;
+  };
+  PrefixCache::Hit hit;
+  for (;;) {
+    if (static_cast<std::int64_t>(running_.size()) < limits_.max_sequences) {
+      hit = reads_prefixes(sequence) ? prefixes_.find(sequence) : PrefixCache::Hit{};
+      if (fits(sequence, hit)) break;
+    }
+    if (!give_way()) return false;
   }
+  std::erase(waiting_, &sequence);
+  insert_in_order(running_, &sequence);
+  begin_with(sequence, hit);
+  if (remaining(sequence) == 0) fork(sequence);
+  schedule_rows(sequence, most, step);
+  return true;
 }
 
 // Takes the rows that are known, and the blocks for all others of the prompt.

@@ -1,8 +1,9 @@
 #pragma once
-// Which rows run next. First come, first served: sequences that need one row (decoding) go first, then chunks of
-// prompts in the order of submission, then new sequences while blocks are free. When blocks run out, the youngest
-// sequence gives its blocks back and is computed again later; its text does not change by that. A sequence begins after
-// the rows that the prefix cache knows.
+// Which rows run next. Sequences that need one row (decoding) go first; then chunks of prompts, of running sequences
+// and of new ones while blocks are free: the larger priority first, then the tenant with the fewest rows so far, then
+// in the order of submission. When blocks run out, the youngest sequence of the least priority gives its blocks back
+// and is computed again later; its text does not change by that. It also makes room for one of larger priority. A
+// sequence begins after the rows that the prefix cache knows.
 
 #include <algorithm>
 #include <deque>
@@ -37,7 +38,9 @@ class Scheduler {
   // Most rows that one step can have.
   static std::int64_t most_rows(const SchedulerLimits& limits) { return std::max(limits.chunk, limits.max_sequences); }
 
+  // A request's sequences are added one by one; once all have ended, forget() it.
   void add(Sequence& sequence);
+  void forget(RequestState& request);
   // Takes a sequence out, wherever it is, and frees its blocks; the prefix cache keeps them unless the request's
   // numbers are faulty.
   void remove(Sequence& sequence);
@@ -59,7 +62,9 @@ class Scheduler {
  private:
   void fork(Sequence& leader);
   void schedule_rows(Sequence& sequence, std::int64_t most, Step& step);
-  void admit(Step& step);
+  void schedule_prompts(Step& step, bool admitting);
+  Sequence* next_waiting() const;
+  bool admit(Sequence& sequence, std::int64_t most, Step& step);
   bool fits(const Sequence& sequence, const PrefixCache::Hit& hit) const;
   void begin_with(Sequence& sequence, const PrefixCache::Hit& hit);
   bool prepare(Sequence& sequence, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies);
@@ -73,6 +78,7 @@ class Scheduler {
   PrefixCache prefixes_;
   std::vector<Sequence*> running_;  // in the order of Sequence::before
   std::deque<Sequence*> waiting_;   // likewise
+  TenantTurns turns_;
   std::int64_t preemptions_ = 0;
 };
 

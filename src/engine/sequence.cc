@@ -42,7 +42,10 @@ ExpandedPrompt expand_prompt(const Config& config, std::span<const std::int32_t>
 }
 
 Sequence::Sequence(RequestState& state, int choice, const DecodingRules& decoding_rules)
-    : request(&state), rules(&decoding_rules), matcher_(state.request.options.stop) {
+    : request(&state),
+      rules(&decoding_rules),
+      constraint_(state.request.constraint),
+      matcher_(state.request.options.stop) {
   completion.choice = choice;
   const GenerationOptions& options = state.request.options;
   const ops::SamplingParams& p = options.sampling;
@@ -59,7 +62,7 @@ Sequence::Sequence(RequestState& state, int choice, const DecodingRules& decodin
     forbidden_early_.insert(forbidden_early_.end(), options.stop_tokens.begin(), options.stop_tokens.end());
   }
   if (rules->tokenizer) decoder_.emplace(*rules->tokenizer, true);
-  if (state.max_new_tokens == 0) finish(FinishReason::kLength);
+  if (state.max_new_tokens == 0 && (choice > 0 || !state.reads_prompt())) finish(FinishReason::kLength);
 }
 
 std::int32_t Sequence::token(std::int64_t row) const {
@@ -80,7 +83,21 @@ PrefixRows Sequence::prefix_rows(std::int64_t begin, std::int64_t end) const {
 }
 
 bool Sequence::can_run_ahead() const {
-  return !penalised_ && static_cast<std::int64_t>(completion.tokens.size()) + 1 < request->max_new_tokens;
+  return !penalised_ && !constrained() &&
+         static_cast<std::int64_t>(completion.tokens.size()) + 1 < request->max_new_tokens;
+}
+
+void Sequence::prepare_draw() {
+  early_allowed_ = true;
+  mask_.resize(static_cast<std::size_t>((rules->vocabulary + 31) / 32));
+  constraint_->allowed(mask_);
+  if (static_cast<std::int64_t>(completion.tokens.size()) >= request->request.options.min_new_tokens) return;
+  // Where an end token is all that the constraint allows, it comes, early or not.
+  std::vector<std::uint32_t> left = mask_;
+  for (const std::int32_t token : forbidden_early_) {
+    if (token >= 0 && token < rules->vocabulary) left[static_cast<std::size_t>(token / 32)] &= ~(1u << token % 32);
+  }
+  early_allowed_ = std::any_of(left.begin(), left.end(), [](std::uint32_t word) { return word != 0; });
 }
 
 ops::SampleRow Sequence::sample_row(std::int64_t ahead) const {
@@ -92,13 +109,29 @@ ops::SampleRow Sequence::sample_row(std::int64_t ahead) const {
   row.stream = static_cast<std::uint64_t>(completion.choice);
   row.counts = counts_;
   row.bias = options.logit_bias;
-  const bool early = index < options.min_new_tokens;
+  const bool early = index < options.min_new_tokens && (early_allowed_ || !constrained());
   row.forbidden = early ? forbidden_early_ : rules->forbidden;
+  if (constrained()) row.allowed = mask_;
   row.top_logprobs = options.logprobs;
   return row;
 }
 
 void Sequence::accept(const ops::SampleResult& drawn) {
+  take(drawn);
+  if (!constrained()) return;
+  for (const std::int32_t token : constraint_->forced()) {
+    if (done || request->ended() || request->cancel_asked()) return;
+    ops::SampleResult only;
+    only.token = only.top_tokens[0] = token;
+    only.top_logprobs[0] = 0.f;
+    only.top_count = request->request.options.logprobs > 0 ? 1 : 0;
+    ++forced;
+    take(only);
+  }
+}
+
+void Sequence::take(const ops::SampleResult& drawn) {
+  if (constraint_) constraint_->accept(drawn.token);
   if (request->first_token_seconds < 0) request->first_token_seconds = request->timer.seconds();
   const GenerationOptions& options = request->request.options;
   if (stops_at(drawn.token)) {

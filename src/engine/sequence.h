@@ -11,6 +11,7 @@
 #include "engine/block_manager.h"
 #include "engine/request.h"
 #include "engine/stop_matcher.h"
+#include "engine/turns.h"
 #include "model/config.h"
 #include "text/tokenizer.h"
 
@@ -36,6 +37,7 @@ struct DecodingRules {
   const Tokenizer* tokenizer = nullptr;  // may be null
   std::vector<std::int32_t> stop_ids;    // eos ids
   std::vector<std::int32_t> forbidden;   // never drawn: the image token, ids without token
+  std::int64_t vocabulary = 0;
 };
 
 struct Sequence;
@@ -60,14 +62,22 @@ struct RequestState {
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
   std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;
-  bool started = false;  // a row was scheduled
+  Tenant* tenant = nullptr;  // of the scheduler, while it has the request
+  bool started = false;      // a row was scheduled
   double first_token_seconds = -1;
   double total_seconds = 0;
+  // Of the prompt's rows, where the request asks for more than the next token (prompt_rows.h).
+  std::int64_t read_rows = 0;  // rows that were read
+  std::vector<float> prompt_logprobs;
+  std::vector<std::vector<TokenLogprob>> prompt_top_logprobs;
+  std::vector<double> hidden_sum;
   bool cancelled = false;
   std::exception_ptr error;
   bool finished = false;  // all sequences are done, or there is an error; take() may have it
 
   bool ended() const { return cancelled || error != nullptr; }
+  bool cancel_asked() const { return request.cancel && request.cancel->load(std::memory_order_relaxed); }
+  bool reads_prompt() const { return request.options.prompt_logprobs >= 0 || request.embed; }
 };
 
 struct Sequence {
@@ -79,19 +89,29 @@ struct Sequence {
   std::int32_t image_row(std::int64_t row) const {
     return row < request->prompt.rows() ? request->prompt.image_row(row) : -1;
   }
+  int priority() const { return request->request.priority; }
   PrefixRows prefix_rows(std::int64_t begin, std::int64_t end) const;
-  // Requests in the order of submission, choices in order.
+  // The larger priority first, then requests in the order of submission, choices in order.
   bool before(const Sequence& other) const {
+    if (priority() != other.priority()) return priority() > other.priority();
     return request->id != other.request->id ? request->id < other.request->id
                                             : completion.choice < other.completion.choice;
   }
 
+  // Whether its prompt is followed by tokens at all.
+  bool draws() const { return request->max_new_tokens > 0; }
+  // Whether prepare_draw() is to be called before sample_row().
+  bool constrained() const { return constraint_.has_value() && !constraint_->ended(); }
+  // Finds out what the constraint allows next, once the token before is known.
+  void prepare_draw();
   // How the next token is to be drawn, or the one `ahead` after it. The spans stay valid until accept().
   ops::SampleRow sample_row(std::int64_t ahead = 0) const;
   // Whether the token after the next is wanted, unless a stop rule ends the sequence, and can be drawn without knowing
   // the next one.
   bool can_run_ahead() const;
-  // Takes the drawn token: text, stop rules, callback. An exception of the callback passes through.
+  // Takes the drawn token: text, stop rules, callback. Then likewise the tokens that the constraint leaves no choice
+  // about: nothing is drawn for them, and their log-probability is what a draw among one token has, 0. An exception of
+  // the callback passes through.
   void accept(const ops::SampleResult& drawn);
   // Ends it where it is; the text held back so far is kept.
   void finish(FinishReason reason);
@@ -106,9 +126,11 @@ struct Sequence {
   std::vector<Sequence*>
       forks;  // choices that begin with this one's prompt blocks once all but its last row is computed
   bool done = false;
+  std::int64_t forced = 0;    // tokens taken without a draw
   double token_seconds = -1;  // by the request's timer: when the last token came
 
  private:
+  void take(const ops::SampleResult& drawn);
   bool stops_at(std::int32_t token) const;
   void count(std::int32_t token, bool output);
   std::string take_text(std::int32_t token);
@@ -118,6 +140,9 @@ struct Sequence {
   std::vector<ops::TokenCount> counts_;
   std::unordered_map<std::int32_t, std::size_t> count_index_;
   std::vector<std::int32_t> forbidden_early_;  // before min_new_tokens: the forbidden ids and the stop ids
+  bool early_allowed_ = true;                  // whether forbidden_early_ leaves anything of what the constraint allows
+  std::optional<TokenConstraint> constraint_;
+  std::vector<std::uint32_t> mask_;  // what it allows next
   std::optional<StreamDecoder> decoder_;
   StopMatcher matcher_;
 };

@@ -479,6 +479,7 @@ void check_sample_row(const SampleRow& row, std::size_t index, std::int64_t voca
   require(row.top_logprobs >= -1 && row.top_logprobs <= 20, "top_logprobs");
   require(row.allowed.empty() || static_cast<std::int64_t>(row.allowed.size()) == (vocabulary + 31) / 32,
           "the number of words of allowed");
+  require(row.given < 0 || (row.given < vocabulary && row.top_logprobs >= 0), "given");
 }
 
 }  // namespace

@@ -180,6 +180,9 @@ struct SampleRow {
   // Tokens whose bit (token % 32 of word token / 32) is not set are as forbidden ones. [ceil(V / 32)], or empty: all
   // may be drawn.
   std::span<const std::uint32_t> allowed;
+  // >= 0: nothing is drawn, this token is taken, to know its log-probability (-inf where its logit is not finite);
+  // needs top_logprobs >= 0.
+  std::int32_t given = -1;
   int top_logprobs = -1;  // -1 = no logprobs; n >= 0: the chosen token's and the n largest
 };
 

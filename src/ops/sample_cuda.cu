@@ -28,7 +28,7 @@ double uniform_double(const SampleRow& row) {
 RowParameters parameters_of(const SampleRow& row) {
   const SamplingParams& p = row.params;
   RowParameters r{};
-  r.greedy = p.temperature == 0;
+  r.greedy = p.temperature == 0 || row.given >= 0;
   // Below the smallest normal number 1 / temperature is infinite, and 0 times that is not a number.
   const float temperature = std::max(p.temperature, std::numeric_limits<float>::min());
   r.u = uniform_double(row);
@@ -42,6 +42,7 @@ RowParameters parameters_of(const SampleRow& row) {
   r.presence = p.presence_penalty;
   r.frequency = p.frequency_penalty;
   r.top_logprobs = row.top_logprobs;
+  r.given = row.given;
   r.filtered = !r.greedy && (p.top_k > 0 || p.typical_p < 1 || p.top_p < 1 || p.min_p > 0);
   return r;
 }

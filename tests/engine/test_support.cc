@@ -89,7 +89,8 @@ std::vector<InputRow> encode_image(const Model& model, ThreadPool& pool, std::ve
 }
 
 Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows,
-                          const GenerationOptions& options, const std::vector<std::int32_t>& forbidden, int choice) {
+                          const GenerationOptions& options, const std::vector<std::int32_t>& forbidden, int choice,
+                          std::optional<TokenConstraint> constraint) {
   const std::int64_t hidden = model.config.hidden_size;
   const std::int64_t most = (static_cast<std::int64_t>(rows.size()) + options.max_new_tokens + 7) / 8 * 8;
   Context ctx;
@@ -123,8 +124,14 @@ Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<Inpu
     sample_row.bias = options.logit_bias;
     sample_row.forbidden = forbidden;
     sample_row.top_logprobs = options.logprobs;
+    std::vector<std::uint32_t> mask(static_cast<std::size_t>((model.config.vocab_size + 31) / 32));
+    if (constraint && !constraint->ended()) {
+      constraint->allowed(mask);
+      sample_row.allowed = mask;
+    }
     ops::SampleResult drawn;
     ops::sample(ctx, acts.logits.slice(0, 1), {&sample_row, 1}, {&drawn, 1});
+    if (constraint) constraint->accept(drawn.token);
     out.tokens.push_back(drawn.token);
     ++seen[drawn.token];
     if (options.logprobs < 0) continue;

@@ -1,6 +1,7 @@
 #pragma once
 // Small random models, and the plainest possible generation over forward() to compare the engine with.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,8 @@ std::vector<InputRow> encode_image(const Model& model, ThreadPool& pool, std::ve
 // Tokens and log-probabilities drawn one by one, each from its own call of forward() for one row, without an engine:
 // one sequence, every layer keeps everything, nothing is freed. Ends after options.max_new_tokens.
 Completion plain_generate(const Model& model, ThreadPool& pool, std::vector<InputRow> rows,
-                          const GenerationOptions& options, const std::vector<std::int32_t>& forbidden, int choice = 0);
+                          const GenerationOptions& options, const std::vector<std::int32_t>& forbidden, int choice = 0,
+                          std::optional<TokenConstraint> constraint = {});
 
 // Ids that an engine with byte_tokenizer() never draws.
 std::vector<std::int32_t> undrawable();

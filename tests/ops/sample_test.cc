@@ -229,6 +229,43 @@ TEST_P(Sample, GreedyTakesTheBestAllowedToken) {
   EXPECT_THROW(sample_one(context(), logits, row), Error);
 }
 
+TEST_P(Sample, GivenTokensAreScoredNotDrawn) {
+  std::vector<float> logits = random_logits(5000, 3, 15);
+  logits[9] = std::numeric_limits<float>::infinity();
+  logits[10] = NAN;
+  SampleRow row;
+  row.params = {.temperature = 0.7f, .top_k = 3};
+  row.top_logprobs = 4;
+  row.given = 4999;
+  std::vector<SampleRow> rows = draws(row, 4);
+  rows[1].given = 9;
+  rows[2].given = 10;
+  rows[3].given = -1;
+  rows[3].params.temperature = 0;
+  for (Context* const ctx : contexts()) {
+    const std::vector<SampleResult> results = sample_copies(*ctx, logits, rows);
+    std::vector<double> finite(logits.begin(), logits.end());
+    finite[9] = finite[10] = -std::numeric_limits<double>::infinity();
+    EXPECT_EQ(results[0].token, 4999);
+    EXPECT_NEAR(results[0].logprob, std::log(reference::softmax(finite)[4999]), 1e-5);
+    for (const std::size_t r : {std::size_t{1}, std::size_t{2}}) {
+      EXPECT_EQ(results[r].token, rows[r].given);
+      EXPECT_EQ(results[r].logprob, -std::numeric_limits<float>::infinity());
+    }
+    ASSERT_EQ(results[0].top_count, 4);
+    // The best token's number is the same whether it was drawn, given or is one of the likeliest.
+    EXPECT_EQ(results[3].logprob, results[0].top_logprobs[0]);
+    row.given = results[3].token;
+    EXPECT_EQ(sample_copies(*ctx, logits, {row})[0].logprob, results[3].logprob);
+    row.given = 4999;
+  }
+  row.given = 5000;
+  EXPECT_THROW(sample_one(context(), logits, row), Error);
+  row.given = 1;
+  row.top_logprobs = -1;
+  EXPECT_THROW(sample_one(context(), logits, row), Error);
+}
+
 TEST_P(Sample, LogprobsIgnoreTemperatureAndFilters) {
   const std::vector<float> logits = random_logits(500, 3, 9, true);  // ties: lower ids first
   SampleRow row;

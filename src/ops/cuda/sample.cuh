@@ -38,6 +38,7 @@ struct RowParameters {
   float repetition, presence, frequency;
   int top_k;              // 0 = off
   int top_logprobs;       // -1 = no logprobs
+  std::int32_t given;     // -1, or the token to take; then `greedy`
   bool greedy, filtered;  // filtered: any of top_k, typical, top_p, min_p
   // The row's entries: where they begin, in bytes behind the parameters of the first row, and how many they are.
   std::int64_t bias_at, counts_at, forbidden_at, allowed_at;

@@ -281,11 +281,16 @@ __global__ void __launch_bounds__(kFinishThreads) finish(Call c) {
     if (total > 0) token = draw(elements, filter, target_of(p.u, total), memory);
     if (token < 0) token = state.best;
     if (threadIdx.x == 0) write_token(c, row, token);
+  } else if (p.given >= 0) {
+    token = p.given;
+    if (threadIdx.x == 0) write_token(c, row, token);
   } else if (c.results) {
     token = c.results[row].token;  // greedy, or drawn by `weigh`
   }
-  if (threadIdx.x == 0 && c.results && p.top_logprobs >= 0)
-    c.results[row].logprob = log_probability(c, state, c.logits[row * c.vocabulary + token]);
+  if (threadIdx.x == 0 && c.results && p.top_logprobs >= 0) {
+    const float logit = c.logits[row * c.vocabulary + token];
+    c.results[row].logprob = log_probability(c, state, finite(logit) ? logit : -INFINITY);
+  }
 }
 
 }  // namespace gov::ops::cuda::sampling
