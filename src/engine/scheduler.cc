@@ -89,7 +89,8 @@ Step Scheduler::schedule() {
 
 // Lengthens decode rows by guesses, where nobody else has to give way for them.
 void Scheduler::add_guesses(Step& step) {
-  std::int64_t room = std::min(limits_.draft_rows, limits_.chunk - rows_of(step));
+  // A row is left for a prompt.
+  std::int64_t room = std::min(limits_.draft_rows, limits_.chunk - 1 - rows_of(step));
   for (ScheduledRows& r : step.rows) {
     Sequence& s = *r.sequence;
     if (!r.sample || r.begin < s.request->prompt.rows()) continue;
