@@ -5,7 +5,6 @@
 
 #include "base/cpu_info.h"
 #include "engine/model_runner.h"
-#include "engine/scheduler.h"
 #include "model/fused_decode.h"
 #include "tensor/device.h"
 
@@ -46,6 +45,7 @@ void check_options(const Config& config, DeviceKind device, const EngineOptions&
   check_range("max_sequences", o.max_sequences, 1, 4096);
   check_range("chunk", o.chunk, 1, 65536);
   check_range("block_size", o.block_size, 8, 1024);
+  check_range("draft_tokens", o.draft_tokens, 0, 64);
   if (o.block_size % 8 != 0) {  // ops::attention reads keys by eights
     fail(ErrorCode::kInvalidArgument, "engine option block_size is {}, it must be a multiple of 8", o.block_size);
   }
@@ -73,7 +73,8 @@ struct Planner {
   MemoryPlan plan(std::int64_t context, const KvCacheSpec& spec) const {
     RunShape shape;
     shape.context = context;
-    shape.sequences = shape.logits_rows = options.max_sequences;
+    shape.sequences = options.max_sequences;
+    shape.logits_rows = Scheduler::most_logits(scheduler_limits(options));
     shape.chunk = chunk;
     shape.images = ModelRunner::most_images(model.device);
     shape.kv_dtype = options.kv_dtype;
@@ -121,6 +122,11 @@ KvCacheSpec most_blocks(const Planner& planner, std::int64_t context, std::int64
 }
 
 }  // namespace
+
+SchedulerLimits scheduler_limits(const EngineOptions& o) {
+  constexpr std::int64_t kDrafting = 4;  // guesses pay while few sequences decode
+  return {o.max_sequences, o.chunk, o.prefix_cache, o.draft_tokens * std::min(kDrafting, o.max_sequences)};
+}
 
 CacheSize choose_cache_size(const Model& model, const EngineOptions& options) {
   constexpr std::int64_t kLeastContext = 1024, kLeastChunk = 512;

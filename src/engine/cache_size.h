@@ -2,6 +2,7 @@
 // How much context and how many blocks of cache an engine gets, from its options and the memory there is.
 
 #include "engine/engine.h"
+#include "engine/scheduler.h"
 
 namespace gov {
 
@@ -10,6 +11,8 @@ struct CacheSize {
   KvCacheSpec spec;
   MemoryPlan plan;
 };
+
+SchedulerLimits scheduler_limits(const EngineOptions& options);
 
 // Error kInvalidArgument for an option out of range; kOutOfMemory when not even one sequence of the wanted context
 // fits, or with context 0 one of 1,024 tokens (the model's maximum, if that is less).

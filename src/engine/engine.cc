@@ -44,9 +44,11 @@ struct Engine::Impl {
       : model(m),
         rules(decoding_rules(m.config, tokenizer, std::move(stop_ids))),
         size(cache_size),
-        limits{size.options.max_sequences, size.options.chunk, size.options.prefix_cache},
+        limits(scheduler_limits(size.options)),
         scheduler(model.config, size.spec, limits),
-        runner(model, {size.spec, limits, size.options.context, size.options.dtype, size.options.decode_path}, pool) {}
+        runner(model, {size.spec, limits, size.options.context, size.options.dtype, size.options.decode_path}, pool) {
+    rules.draft_tokens = size.options.draft_tokens;
+  }
 
   RequestState& find(RequestId id) const;
   void cancel_where_asked();
@@ -56,7 +58,8 @@ struct Engine::Impl {
   void start(const Step& step, bool ahead);
   void finish_started();
   void check_blocks(Step& step);
-  void advance(const Step& step, std::span<const Drawn> drawn);
+  void advance(const Step& step, std::vector<Drawn> drawn);
+  std::optional<DrawFrom> go_on(const Drawn& drawn);
   void accept(const Drawn& drawn);
   void count_tokens(Sequence& sequence, std::int64_t forced);
   void settle();
@@ -147,8 +150,8 @@ bool Engine::step() {
       if (e.runner.can_start(step)) {
         e.start(step, /*ahead=*/false);
       } else {
-        const std::vector<Drawn> drawn = e.run(step);
-        e.advance(step, drawn);
+        std::vector<Drawn> drawn = e.run(step);
+        e.advance(step, std::move(drawn));
       }
     }
     if (!e.started.empty()) e.finish_started();
@@ -281,7 +284,7 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
   bool decoding = true;
   for (const ScheduledRows& rows : step.rows) {
     const std::int64_t count = rows.end - rows.begin;
-    const bool decode = rows.sample && count == 1 && rows.begin >= rows.sequence->request->prompt.rows();
+    const bool decode = rows.sample && count == 1 + rows.guessed && rows.begin >= rows.sequence->request->prompt.rows();
     (decode ? stats.decode_rows : stats.prompt_rows) += count;
     decoding = decoding && decode;
   }
@@ -290,9 +293,9 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
   return drawn;
 }
 
-void Engine::Impl::advance(const Step& step, std::span<const Drawn> drawn) {
+void Engine::Impl::advance(const Step& step, std::vector<Drawn> drawn) {
   for (const ScheduledRows& rows : step.rows) {
-    if (!rows.sequence->request->ended()) scheduler.set_computed(*rows.sequence, rows.end);
+    if (!rows.sequence->request->ended()) scheduler.set_computed(*rows.sequence, rows.end - rows.guessed);
   }
   for (const ScheduledRows& rows : step.rows) {  // whose prompt was all that was asked for
     Sequence& s = *rows.sequence;
@@ -300,10 +303,40 @@ void Engine::Impl::advance(const Step& step, std::span<const Drawn> drawn) {
     s.finish(FinishReason::kLength);
     scheduler.remove(s);
   }
-  for (const Drawn& d : drawn) {
-    accept(d);
-    if (d.sequence->done) scheduler.remove(*d.sequence);
+  while (!drawn.empty()) {
+    std::vector<DrawFrom> more;
+    std::vector<Sequence*> sequences;
+    for (const Drawn& d : drawn) {
+      if (const std::optional<DrawFrom> next = go_on(d)) {
+        more.push_back(*next);
+        sequences.push_back(next->sequence);
+      }
+    }
+    drawn.clear();
+    try {
+      drawn = runner.draw(more);
+    } catch (...) {
+      fail_all(sequences);
+    }
   }
+}
+
+// Accepts a token. Where it is the one that was guessed, the next one's logits are there.
+std::optional<DrawFrom> Engine::Impl::go_on(const Drawn& drawn) {
+  Sequence& s = *drawn.sequence;
+  const std::int64_t known = s.computed;
+  accept(drawn);
+  std::optional<DrawFrom> next;
+  if (!s.draft.empty() && !s.request->ended()) {
+    const std::int64_t right = s.right_guesses();
+    scheduler.set_computed(s, s.draft_begin + right);
+    if (!s.done && s.computed == s.rows()) return DrawFrom{&s, drawn.logits_row + s.computed - known};
+    stats.draft.drafted += static_cast<std::int64_t>(s.draft.size());
+    stats.draft.accepted += right;
+    s.end_guess();
+  }
+  if (s.done) scheduler.remove(s);
+  return {};
 }
 
 void Engine::Impl::accept(const Drawn& drawn) {

@@ -31,6 +31,8 @@ struct EngineOptions {
   // layers it uses what no sequence needs.
   bool prefix_cache = true;
   double snapshot_share = 0.1;
+  // Guesses up to so many tokens of each sequence and step (engine/draft.h); 0: none.
+  std::int64_t draft_tokens = 0;
   // For tests: before each step checks who owns which block and fills all free blocks with NaN.
   bool check_blocks = false;
 };

@@ -25,7 +25,8 @@ ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
       stream_(stream_for(model)),
       ctx_(context_for(model, stream_)),
       cache_(model.config, plan.spec, model.device),
-      acts_(model.config, Scheduler::most_rows(plan.limits), plan.limits.max_sequences, {model.device, plan.dtype}) {
+      acts_(model.config, Scheduler::most_rows(plan.limits), Scheduler::most_logits(plan.limits),
+            {model.device, plan.dtype}) {
   ctx_.pool = &pool;
   const Config& c = model.config;
   if (c.use_vision) {
@@ -161,8 +162,8 @@ void ModelRunner::add_rows(const ScheduledRows& rows, const BlockManager& blocks
     }
     batch_.add_row(s.token(row), static_cast<std::int32_t>(row), blocks.full_slot(s.blocks, row),
                    blocks.sliding_slot(s.blocks, row), image);
+    if (rows.sample && row + 1 + rows.guessed >= rows.end) batch_.want_logits();
   }
-  if (rows.sample) batch_.want_logits();
 }
 
 ops::SampleRow ModelRunner::sample_row(Sequence& sequence, std::int64_t ahead) {
@@ -175,24 +176,36 @@ ops::SampleRow ModelRunner::sample_row(Sequence& sequence, std::int64_t ahead) {
 }
 
 std::vector<Drawn> ModelRunner::sample(const Step& step) {
-  std::vector<Drawn> drawn;
-  std::vector<ops::SampleRow> sample_rows;
+  std::vector<DrawFrom> from;
+  std::int64_t next = 0;
   for (const ScheduledRows& rows : step.rows) {
     if (!rows.sample) continue;
-    drawn.push_back({rows.sequence, {}});
-    sample_rows.push_back(sample_row(*rows.sequence, 0));
+    from.push_back({rows.sequence, next});
+    next += 1 + rows.guessed;
   }
-  if (drawn.empty()) return drawn;
+  return draw(from);
+}
+
+std::vector<Drawn> ModelRunner::draw(std::span<const DrawFrom> from) {
+  std::vector<Drawn> drawn;
+  std::vector<ops::SampleRow> rows;
   ops::SampleResult none;
   none.token = -1;
-  std::vector<ops::SampleResult> results(drawn.size(), none);
-  try {
-    ops::sample(ctx_, acts_.logits.slice(0, static_cast<std::int64_t>(drawn.size())), sample_rows, results);
-  } catch (const Error& error) {
-    // Rows without a finite logit have token -1; the others are drawn.
-    if (error.code() != ErrorCode::kDevice) throw;
+  std::vector<ops::SampleResult> results(from.size(), none);
+  for (const DrawFrom& f : from) rows.push_back(sample_row(*f.sequence, 0));
+  for (std::size_t begin = 0; begin < from.size();) {  // rows that stand beside each other at once
+    std::size_t end = begin + 1;
+    while (end < from.size() && from[end].logits_row == from[end - 1].logits_row + 1) ++end;
+    try {
+      ops::sample(ctx_, acts_.logits.slice(from[begin].logits_row, static_cast<std::int64_t>(end - begin)),
+                  std::span(rows).subspan(begin, end - begin), std::span(results).subspan(begin, end - begin));
+    } catch (const Error& error) {
+      // Rows without a finite logit have token -1; the others are drawn.
+      if (error.code() != ErrorCode::kDevice) throw;
+    }
+    begin = end;
   }
-  for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i].result = results[i];
+  for (std::size_t i = 0; i < from.size(); ++i) drawn.push_back({from[i].sequence, results[i], from[i].logits_row});
   return drawn;
 }
 

@@ -17,7 +17,14 @@ namespace gov {
 
 struct Drawn {
   Sequence* sequence;
-  ops::SampleResult result;  // token -1: the row had no finite logit
+  ops::SampleResult result;     // token -1: the row had no finite logit
+  std::int64_t logits_row = 0;  // that it was drawn from
+};
+
+// A row of the last run's logits for the next token of a sequence.
+struct DrawFrom {
+  Sequence* sequence;
+  std::int64_t logits_row;
 };
 
 class ModelRunner {
@@ -48,8 +55,11 @@ class ModelRunner {
   // Encodes the images of the request whose rows are in `rows` and that are not encoded yet; frees their pixels.
   // Returns how many.
   std::int64_t encode_images(const ScheduledRows& rows);
-  // Runs the step. The images of all rows must be encoded.
+  // Runs the step. The images of all rows must be encoded. Draws a token for each sequence that wants one; of guessed
+  // rows, only after the row before the first.
   std::vector<Drawn> run(const Step& step, const BlockManager& blocks);
+  // Draws further tokens from the logits of that run.
+  std::vector<Drawn> draw(std::span<const DrawFrom> rows);
   // Whether the step can be started without waiting for it: one row of each sequence, on a GPU.
   bool can_start(const Step& step) const;
   // Starts such a step; finish() has its results later, in order. One step may be started ahead: before finish() of the

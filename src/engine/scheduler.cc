@@ -81,9 +81,30 @@ Step Scheduler::schedule() {
   for (Sequence* s : order) {
     if (remaining(*s) == 1 && is_running(s)) schedule_rows(*s, 1, step);
   }
+  if (limits_.draft_rows > 0) add_guesses(step);
   // Blocks that were just taken from a sequence are not for a new one.
   schedule_prompts(step, /*admitting=*/preemptions_ == preempted_before);
   return step;
+}
+
+// Lengthens decode rows by guesses, where nobody else has to give way for them.
+void Scheduler::add_guesses(Step& step) {
+  // A row is left for a prompt.
+  std::int64_t room = std::min(limits_.draft_rows, limits_.chunk - 1 - rows_of(step));
+  for (ScheduledRows& r : step.rows) {
+    Sequence& s = *r.sequence;
+    if (!r.sample || r.begin < s.request->prompt.rows()) continue;
+    s.guess(room);
+    const auto guessed = static_cast<std::int64_t>(s.draft.size());
+    if (guessed == 0) continue;
+    if (!prepare(s, r.begin, r.end + guessed, step.copies)) {
+      s.draft.clear();
+      continue;
+    }
+    r.guessed = guessed;
+    r.end += guessed;
+    room -= guessed;
+  }
 }
 
 void Scheduler::schedule_prompts(Step& step, bool admitting) {

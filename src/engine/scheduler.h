@@ -14,8 +14,9 @@ namespace gov {
 
 struct ScheduledRows {
   Sequence* sequence;
-  std::int64_t begin, end;  // rows of the sequence
-  bool sample;              // the last row's logits give the next token
+  std::int64_t begin, end;   // rows of the sequence
+  bool sample;               // the last row's logits give the next token
+  std::int64_t guessed = 0;  // rows at the end whose tokens are guesses; with `sample` their logits are wanted, too
 };
 
 struct Step {
@@ -27,6 +28,7 @@ struct SchedulerLimits {
   std::int64_t max_sequences = 8;  // running at once
   std::int64_t chunk = 512;        // rows of a step; more only if more sequences decode at once
   bool prefix_cache = false;
+  std::int64_t draft_rows = 0;  // guessed rows of a step
 };
 
 class Scheduler {
@@ -37,6 +39,9 @@ class Scheduler {
 
   // Most rows that one step can have.
   static std::int64_t most_rows(const SchedulerLimits& limits) { return std::max(limits.chunk, limits.max_sequences); }
+
+  // Most rows of a step whose logits are wanted.
+  static std::int64_t most_logits(const SchedulerLimits& limits) { return limits.max_sequences + limits.draft_rows; }
 
   // A request's sequences are added one by one; once all have ended, forget() it.
   void add(Sequence& sequence);
@@ -63,6 +68,7 @@ class Scheduler {
   void fork(Sequence& leader);
   void schedule_rows(Sequence& sequence, std::int64_t most, Step& step);
   void schedule_prompts(Step& step, bool admitting);
+  void add_guesses(Step& step);
   Sequence* next_waiting() const;
   bool admit(Sequence& sequence, std::int64_t most, Step& step);
   bool fits(const Sequence& sequence, const PrefixCache::Hit& hit) const;

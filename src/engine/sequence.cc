@@ -45,6 +45,7 @@ Sequence::Sequence(RequestState& state, int choice, const DecodingRules& decodin
     : request(&state),
       rules(&decoding_rules),
       constraint_(state.request.constraint),
+      draft_length_(decoding_rules.draft_tokens),
       matcher_(state.request.options.stop) {
   completion.choice = choice;
   const GenerationOptions& options = state.request.options;
@@ -67,6 +68,7 @@ Sequence::Sequence(RequestState& state, int choice, const DecodingRules& decodin
 
 std::int32_t Sequence::token(std::int64_t row) const {
   const std::int64_t prompt_rows = request->prompt.rows();
+  if (row >= rows()) return draft[static_cast<std::size_t>(row - draft_begin)];
   return row < prompt_rows ? request->prompt.tokens[static_cast<std::size_t>(row)]
                            : completion.tokens[static_cast<std::size_t>(row - prompt_rows)];
 }
@@ -83,7 +85,7 @@ PrefixRows Sequence::prefix_rows(std::int64_t begin, std::int64_t end) const {
 }
 
 bool Sequence::can_run_ahead() const {
-  return !penalised_ && !constrained() &&
+  return !penalised_ && !constrained() && draft_length_.at(rows() + 1) == 0 &&
          static_cast<std::int64_t>(completion.tokens.size()) + 1 < request->max_new_tokens;
 }
 
@@ -114,6 +116,31 @@ ops::SampleRow Sequence::sample_row(std::int64_t ahead) const {
   if (constrained()) row.allowed = mask_;
   row.top_logprobs = options.logprobs;
   return row;
+}
+
+void Sequence::guess(std::int64_t most) {
+  draft.clear();
+  draft_begin = rows();
+  const std::int64_t wanted = request->max_new_tokens - static_cast<std::int64_t>(completion.tokens.size()) - 1;
+  most = std::min({most, wanted, draft_length_.at(rows())});
+  if (most <= 0) return;
+  for (std::int64_t row = seen_.size(); row < rows(); ++row)
+    seen_.push(image_row(row) < 0 ? token(row) : NgramIndex::kNone);
+  seen_.guess(most, draft);
+  draft.erase(std::find_if(draft.begin(), draft.end(), [&](std::int32_t token) { return stops_at(token); }),
+              draft.end());
+}
+
+std::int64_t Sequence::right_guesses() const {
+  const std::int64_t most = std::min(rows() - draft_begin, static_cast<std::int64_t>(draft.size()));
+  std::int64_t right = 0;
+  while (right < most && token(draft_begin + right) == draft[static_cast<std::size_t>(right)]) ++right;
+  return right;
+}
+
+void Sequence::end_guess() {
+  draft_length_.learn(rows(), static_cast<std::int64_t>(draft.size()), right_guesses());
+  draft.clear();
 }
 
 void Sequence::accept(const ops::SampleResult& drawn) {

@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "base/timer.h"
 #include "engine/block_manager.h"
+#include "engine/draft.h"
 #include "engine/request.h"
 #include "engine/stop_matcher.h"
 #include "engine/turns.h"
@@ -38,6 +39,7 @@ struct DecodingRules {
   std::vector<std::int32_t> stop_ids;    // eos ids
   std::vector<std::int32_t> forbidden;   // never drawn: the image token, ids without token
   std::int64_t vocabulary = 0;
+  std::int64_t draft_tokens = 0;  // most tokens guessed for one step
 };
 
 struct Sequence;
@@ -85,7 +87,7 @@ struct Sequence {
 
   // Rows of the prompt and the tokens drawn so far; those from `computed` on are not in the cache yet.
   std::int64_t rows() const { return request->prompt.rows() + static_cast<std::int64_t>(completion.tokens.size()); }
-  std::int32_t token(std::int64_t row) const;
+  std::int32_t token(std::int64_t row) const;  // also of guessed rows
   std::int32_t image_row(std::int64_t row) const {
     return row < request->prompt.rows() ? request->prompt.image_row(row) : -1;
   }
@@ -109,6 +111,12 @@ struct Sequence {
   // Whether the token after the next is wanted, unless a stop rule ends the sequence, and can be drawn without knowing
   // the next one.
   bool can_run_ahead() const;
+  // Guesses up to `most` tokens after rows() into `draft`.
+  void guess(std::int64_t most);
+  // Of the rows that were guessed, how many have turned out to be right so far.
+  std::int64_t right_guesses() const;
+  // Forgets the guess, having learnt from it.
+  void end_guess();
   // Takes the drawn token: text, stop rules, callback. Then likewise the tokens that the constraint leaves no choice
   // about: nothing is drawn for them, and their log-probability is what a draw among one token has, 0. An exception of
   // the callback passes through.
@@ -125,6 +133,8 @@ struct Sequence {
   std::int64_t branch_row = -1;       // rows up to here are known to the cache; a window is wanted there
   std::vector<Sequence*>
       forks;  // choices that begin with this one's prompt blocks once all but its last row is computed
+  std::vector<std::int32_t> draft;  // guessed tokens from row draft_begin on
+  std::int64_t draft_begin = 0;
   bool done = false;
   std::int64_t forced = 0;    // tokens taken without a draw
   double token_seconds = -1;  // by the request's timer: when the last token came
@@ -143,6 +153,8 @@ struct Sequence {
   bool early_allowed_ = true;                  // whether forbidden_early_ leaves anything of what the constraint allows
   std::optional<TokenConstraint> constraint_;
   std::vector<std::uint32_t> mask_;  // what it allows next
+  NgramIndex seen_;
+  DraftLength draft_length_;
   std::optional<StreamDecoder> decoder_;
   StopMatcher matcher_;
 };

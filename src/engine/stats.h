@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "engine/draft.h"
 #include "engine/prefix_stats.h"
 #include "model/decode.h"
 #include "model/expert_load.h"
@@ -36,6 +37,7 @@ struct EngineStats {
   std::int64_t full_blocks = 0, sliding_blocks = 0;            // of the cache
   std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now; what only the prefix cache keeps is free
   PrefixStats prefix;
+  DraftStats draft;
   // Requests now: no row computed yet; started and not finished.
   std::int64_t waiting = 0, running = 0;
   // Requests so far. rejected: refused at submission, by their contents or by a full queue.
