@@ -149,14 +149,13 @@ asio::awaitable<void> Connection::read_loop() {
         co_await room_.wait_until(Clock::time_point::max());
         continue;
       }
-      const std::size_t before = input_.size();
       std::string part(read_size_, '\0');
       const std::size_t count = co_await transport_.read_some({part.data(), part.size()}, error);
       received_ += count;
       env_.state.metrics.bytes_in += count;
       if (error || count == 0) break;
       if (!discard_) input_.append(part, 0, count);
-      if (before == 0 || input_.size() > before) changed_.raise();
+      changed_.raise();
     }
   } catch (const std::exception&) {
     close();

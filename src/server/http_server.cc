@@ -89,7 +89,9 @@ struct Server::Impl {
         handlers(static_cast<std::size_t>(std::max(1, state.options.handler_threads))) {
     if (state.options.admin_port >= 0) {
       admin_acceptor.emplace(listen_at(io, resolve_bind(io, "127.0.0.1", state.options.admin_port)));
+      admin_port = admin_acceptor->local_endpoint().port();
     }
+    endpoint = acceptor.local_endpoint();  // with the port that was chosen
   }
 
   std::vector<Route> own_routes();
@@ -99,7 +101,8 @@ struct Server::Impl {
   void close_acceptors();
 
   asio::io_context io;
-  tcp::endpoint endpoint;
+  tcp::endpoint endpoint;  // where it listens
+  int admin_port = -1;
   std::unique_ptr<asio::ssl::context> tls;
   ServerState state;
   tcp::acceptor acceptor;
@@ -212,14 +215,14 @@ void Server::set_routes(std::vector<Route> routes) {
 void Server::set_failed(std::string why) { impl_->state.set_failed(std::move(why)); }
 
 std::string Server::address() const {
-  const tcp::endpoint at = impl_->acceptor.local_endpoint();
+  const tcp::endpoint& at = impl_->endpoint;
   std::string host = at.address().to_string();
   if (at.address().is_v6()) host = "[" + host + "]";
   return fmt::format("{}://{}:{}", impl_->tls ? "https" : "http", host, at.port());
 }
 
-int Server::port() const { return impl_->acceptor.local_endpoint().port(); }
-int Server::admin_port() const { return impl_->admin_acceptor ? impl_->admin_acceptor->local_endpoint().port() : -1; }
+int Server::port() const { return impl_->endpoint.port(); }
+int Server::admin_port() const { return impl_->admin_port; }
 
 bool Server::drain(double seconds, const std::function<bool()>& give_up) {
   impl_->state.draining = true;
