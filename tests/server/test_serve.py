@@ -172,7 +172,7 @@ async def one_client(port, rng, counts):
 
         async def read():
             nonlocal text
-            while not text.endswith(b"0\r\n\r\n") and (part := await reader.read(65536)):
+            while not text.endswith(b"\r\n0\r\n\r\n") and (part := await reader.read(65536)):
                 text += part
 
         try:
