@@ -363,9 +363,13 @@ std::vector<float> pixel_values(const Image& image, const Preprocessor& preproce
 }
 
 Session open_session(const CommonOptions& o, const Program& program, std::int64_t max_sequences) {
+  return open_session(o, program, [&](EngineOptions& options) { options.max_sequences = max_sequences; });
+}
+
+Session open_session(const CommonOptions& o, const Program& program, const std::function<void(EngineOptions&)>& adjust) {
   const Machine machine = choose_machine(o);
   EngineOptions options = engine_options(o, machine);
-  options.max_sequences = max_sequences;
+  adjust(options);
   const CpuIsa isa = choose_isa(o);
   const Log log = make_log(o);
   Session session;

@@ -106,6 +106,8 @@ struct Session {
   std::unique_ptr<ModelPackage> package;
   std::unique_ptr<Engine> engine;
 };
+// adjust: called with the engine's options, before anything is loaded.
+Session open_session(const CommonOptions& o, const Program& program, const std::function<void(EngineOptions&)>& adjust);
 Session open_session(const CommonOptions& o, const Program& program, std::int64_t max_sequences);
 
 }  // namespace gov::cli

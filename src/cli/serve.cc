@@ -10,7 +10,9 @@
 
 #include "base/timer.h"
 #include "cli/common.h"
+#include "engine/engine_loop.h"
 #include "server/access_rules.h"
+#include "server/api.h"
 #include "server/http_server.h"
 
 namespace gov::cli {
@@ -28,7 +30,10 @@ struct ServeOptions {
   CommonOptions common;
   server::ServerOptions http;
   std::vector<std::string> key_files;
-  std::int64_t max_sequences = 8;
+  server::ApiOptions api;
+  LoopLimits queue;
+  std::int64_t max_sequences = 8, queue_per_key = 0;
+  bool no_prefix_cache = false;
   double drain_seconds = 30;
 };
 
@@ -99,6 +104,38 @@ void add_access_options(CLI::App& app, ServeOptions& o) {
       ->group(kAccess);
 }
 
+void add_engine_options(CLI::App& app, ServeOptions& o) {
+  const char* kEngine = "Engine";
+  const auto count = [&](const char* name, std::int64_t& value, std::int64_t least, std::int64_t most, const char* help) {
+    return app.add_option(name, value, help)->check(CLI::Range(least, most))->type_name("N")->group(kEngine);
+  };
+  count("--max-sequences", o.max_sequences, 1, 4096, "Sequences that run at once; more wait")->capture_default_str();
+  count("--queue", o.queue.queue, 1, 1 << 20, "Requests that wait or run; more are answered by 429")->capture_default_str();
+  count("--queue-per-key", o.queue_per_key, 0, 1 << 20,
+        "The same for each API key; 0: a quarter of --queue, without keys all of it")
+      ->capture_default_str();
+  app.add_flag("--no-prefix-cache", o.no_prefix_cache, "Compute every prompt anew")->group(kEngine);
+}
+
+void add_api_options(CLI::App& app, ServeOptions& o) {
+  const char* kApi = "API";
+  app.add_option("--model-name", o.api.model_name, "As /v1/models lists it; default: the folder's name")->type_name("NAME")->group(kApi);
+  app.add_option("--reasoning-effort", o.api.reasoning_effort, "Of requests that do not say it")
+      ->check(CLI::IsMember({"low", "medium", "high"}))
+      ->type_name("EFFORT")
+      ->capture_default_str()
+      ->group(kApi);
+  app.add_flag("--remote-images", o.api.remote_images,
+               "Fetch pictures from https URLs that clients send: public addresses only, never this machine's networks")
+      ->group(kApi);
+  add_repeatable(app, "--image-host", o.api.image_hosts,
+                 "With --remote-images: only from this host, or .example.com for all below it; repeatable")
+      ->type_name("HOST")
+      ->group(kApi);
+  app.add_flag("--ignore-unknown-tools", o.api.ignore_unknown_tools, "Leave out tools of unknown types instead of refusing the request")
+      ->group(kApi);
+}
+
 void collect_keys(ServeOptions& o) {
   for (const std::string& file : o.key_files) {
     for (std::string& key : server::read_key_file(file)) o.http.api_keys.push_back(std::move(key));
@@ -115,31 +152,64 @@ std::function<void(std::string_view)> stderr_lines() {
   };
 }
 
-int wait_and_drain(server::Server& server, double drain_seconds) {
-  while (stop_signals.load() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+constexpr int kDeviceLost = 70;  // exit status; whoever supervises the server starts it anew
+constexpr double kLastWords = 3;  // seconds for open requests to be told so
+
+// Until a signal or the loss of the device; the exit status.
+int wait_and_drain(server::Server& server, EngineLoop& loop, double drain_seconds) {
+  while (stop_signals.load() == 0 && !loop.failed()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  if (loop.failed()) {
+    server.set_failed("the device is lost");
+    fmt::print(stderr, "gpt-oss-vision: error: the device is lost\n");
+    server.drain(kLastWords, [] { return stop_signals.load() > 0; });
+    server.stop();
+    return kDeviceLost;
+  }
   fmt::print(stderr, "gpt-oss-vision: stopping; open requests may end within {} s\n", drain_seconds);
-  const bool drained = server.drain(drain_seconds, [] { return stop_signals.load() > 1; });
+  const Timer timer;
+  bool drained = server.drain(drain_seconds, [&] { return stop_signals.load() > 1 || loop.failed(); });
+  // What runs in the background has no connection that waits for it.
+  while (drained && !loop.drain(0.1)) drained = timer.seconds() < drain_seconds && stop_signals.load() < 2 && !loop.failed();
   server.stop();
   if (stop_signals.load() > 1) fail(ErrorCode::kCancelled, "requests were cut short");
   if (!drained) fmt::print(stderr, "gpt-oss-vision: warning: some requests were cut short\n");
   return 0;
 }
 
-int run_serve(const Program& program, ServeOptions o) {
+void complete_options(ServeOptions& o) {
   collect_keys(o);
   const std::size_t files = server::prepare_process();
   o.http.max_connections = std::min(o.http.max_connections, files > 256 ? files - 128 : files / 2);
   if (!o.common.quiet) o.http.access_log = stderr_lines();
+  const std::int64_t share = o.http.api_keys.empty() ? o.queue.queue : std::max<std::int64_t>(1, o.queue.queue / 4);
+  o.queue.queue_per_tenant = o.queue_per_key > 0 ? o.queue_per_key : share;
+  if (!o.api.image_hosts.empty() && !o.api.remote_images) {
+    throw CLI::ValidationError("--image-host", "goes with --remote-images");
+  }
+}
+
+int run_serve(const Program& program, ServeOptions o) {
+  complete_options(o);
   catch_stop_signals();
   server::Server server(o.http);
   server.start();
-  Session session = open_session(o.common, program, o.max_sequences);
-  server.set_routes({});
+  Session session = open_session(o.common, program, [&](EngineOptions& options) {
+    options.max_sequences = o.max_sequences;
+    options.prefix_cache = !o.no_prefix_cache;
+  });
+  if (o.api.model_name.empty()) o.api.model_name = std::filesystem::canonical(session.package->folder).filename().string();
+  EngineLoop loop(*session.engine, o.queue);
+  server::Api api(*session.package, loop, o.api);
+  struct Stop {  // before the API and the loop, which its handlers use, go
+    server::Server& server;
+    ~Stop() { server.stop(); }
+  } const stop{server};
+  server.set_routes(api.routes(), [&api] { return api.metrics(); });
   loading = false;
-  fmt::print("gpt-oss-vision: serving {} at {}\n", session.package->folder.filename().string(), server.address());
+  fmt::print("gpt-oss-vision: serving {} at {}\n", o.api.model_name, server.address());
   if (server.admin_port() >= 0) fmt::print("gpt-oss-vision: admin routes at http://127.0.0.1:{}\n", server.admin_port());
   std::fflush(stdout);
-  return wait_and_drain(server, o.drain_seconds);
+  return wait_and_drain(server, loop, o.drain_seconds);
 }
 
 }  // namespace
@@ -148,12 +218,10 @@ void add_serve(CLI::App& root, Program& program) {
   const auto o = std::make_shared<ServeOptions>();
   CLI::App& app = *root.add_subcommand("serve", "Serve the model over HTTP: OpenAI's API, and a web page");
   add_model_option(app, o->common);
-  app.add_option("--max-sequences", o->max_sequences, "Sequences that run at once; more wait")
-      ->check(CLI::Range(1, 4096))
-      ->type_name("N")
-      ->capture_default_str();
   add_network_options(app, *o);
   add_access_options(app, *o);
+  add_api_options(app, *o);
+  add_engine_options(app, *o);
   add_memory_options(app, o->common);
   add_machine_options(app, o->common);
   app.add_flag("-q,--quiet", o->common.quiet, "No warnings, no progress bar, no line for each request");

@@ -41,7 +41,7 @@ std::string access_line(const AccessRecord& r, bool json) {
   w.begin_object().field("time", now_text()).field("request_id", printable(r.request_id, kMaxField));
   w.field("remote", r.remote).field("method", printable(r.method, kMaxField)).field("path", printable(r.path, kMaxField));
   w.field("status", r.status).field("bytes_in", r.bytes_in).field("bytes_out", r.bytes_out);
-  w.field("seconds", r.seconds).field("key", r.tenant).end_object();
+  w.field("seconds", r.seconds).field("key", printable(r.tenant, kMaxField)).end_object();
   return w.take();
 }
 

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <limits>
 
+#include "server/fetch.h"
 #include "server/api_error.h"
 #include "server/generation.h"
 #include "server/response_store.h"
@@ -86,6 +87,11 @@ ApiContext::ApiContext(const ModelPackage& p, EngineLoop& l, ApiOptions o)
   rules.default_effort = options.reasoning_effort;
   rules.schemas = &schemas;
   image_rules.remote = options.remote_images;
+  if (options.remote_images) {
+    FetchOptions fetch;
+    fetch.hosts = options.image_hosts;
+    image_rules.fetch = [fetcher = std::make_shared<Fetcher>(std::move(fetch))](const std::string& url) { return fetcher->get(url).bytes; };
+  }
 }
 
 ApiContext::~ApiContext() {

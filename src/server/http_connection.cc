@@ -149,14 +149,14 @@ asio::awaitable<void> Connection::read_loop() {
         co_await room_.wait_until(Clock::time_point::max());
         continue;
       }
-      const std::size_t before = input_.size();
       std::string part(read_size_, '\0');
-      const std::size_t count = co_await transport_.read_some({part.data(), part.size()}, error);
+      const std::span<char> room(part);
+      const std::size_t count = co_await transport_.read_some(room, error);
       received_ += count;
       env_.state.metrics.bytes_in += count;
       if (error || count == 0) break;
       if (!discard_) input_.append(part, 0, count);
-      if (before == 0 || input_.size() > before) changed_.raise();
+      changed_.raise();
     }
   } catch (const std::exception&) {
     close();
@@ -194,7 +194,7 @@ asio::awaitable<bool> Connection::read_head(Exchange& exchange) {
     const bool raised = co_await changed_.wait_until(deadline);
     if (raised || Clock::now() < deadline) continue;
     if (input_.empty()) co_return false;
-    co_await refuse_unread(exchange, {408, "the request's head took too long"});
+    co_await refuse_unread(exchange, 408, "the request's head took too long");
     co_return false;
   }
   if (!begun) exchange.timer = Timer();
@@ -202,13 +202,13 @@ asio::awaitable<bool> Connection::read_head(Exchange& exchange) {
   exchange.received_before = received_ - std::min<std::uint64_t>(received_, input_.size());
   exchange.sent_before = sent_;
   if (scanner.status() != 0) {
-    co_await refuse_unread(exchange, {scanner.status(), scanner.reason()});
+    co_await refuse_unread(exchange, scanner.status(), scanner.reason());
     co_return false;
   }
   const std::string text = input_.substr(scanner.begin(), scanner.end() - scanner.begin());
   drop_input(scanner.end());
   if (const auto refusal = exchange.parser.read_head(text, exchange.head)) {
-    co_await refuse_unread(exchange, *refusal);
+    co_await refuse_unread(exchange, refusal->status, refusal->reason);
     co_return false;
   }
   exchange.admission = admit(env_.state, exchange.head, env_.admin);
@@ -238,7 +238,8 @@ asio::awaitable<bool> Connection::read_body(Exchange& exchange) {
     if (progress.taken > 0) drop_input(progress.taken);
     if (parser.done() && !progress.refusal) break;
     if (progress.refusal || stuck) {
-      co_await refuse_unread(exchange, progress.refusal.value_or(Refusal{400, "malformed chunk"}));
+      const Refusal refusal = progress.refusal.value_or(Refusal{400, "malformed chunk"});
+      co_await refuse_unread(exchange, refusal.status, refusal.reason);
       co_return false;
     }
     if (ended_ || broken_ || env_.state.stopping) co_return false;
@@ -246,7 +247,7 @@ asio::awaitable<bool> Connection::read_body(Exchange& exchange) {
     const Clock::time_point deadline = after(start, limits.body_grace + static_cast<double>(taken) / limits.body_rate);
     const bool raised = co_await changed_.wait_until(deadline);
     if (!raised && Clock::now() >= deadline) {
-      co_await refuse_unread(exchange, {408, "the request's body came too slowly"});
+      co_await refuse_unread(exchange, 408, "the request's body came too slowly");
       co_return false;
     }
   }
@@ -256,9 +257,9 @@ asio::awaitable<bool> Connection::read_body(Exchange& exchange) {
 }
 
 // Answers without having read the request to its end; the connection cannot be used again.
-asio::awaitable<void> Connection::refuse_unread(Exchange& exchange, Refusal refusal) {
+asio::awaitable<void> Connection::refuse_unread(Exchange& exchange, int status, std::string_view reason) {
   exchange.close_after = true;
-  exchange.admission.refusal = std::move(refusal);
+  exchange.admission.refusal = Refusal{status, std::string(reason)};
   exchange.admission.route = nullptr;
   exchange.responder = std::make_shared<Responder>();
   send_refusal(*exchange.responder, exchange.admission.refusal, {});
@@ -286,7 +287,7 @@ asio::awaitable<bool> Connection::exchange() {
   Admission& admission = exchange.admission;
   const bool unread_body = exchange.head.has_body();
   if (admission.refusal.status != 0 && unread_body) {
-    co_await refuse_unread(exchange, admission.refusal);
+    co_await refuse_unread(exchange, admission.refusal.status, admission.refusal.reason);
     co_return false;
   }
   if (admission.refusal.status == 0 && !co_await read_body(exchange)) co_return false;
@@ -295,6 +296,7 @@ asio::awaitable<bool> Connection::exchange() {
   });
   exchange.responder->set_limits(env_.state.options.stream);
   current_ = exchange.responder;
+  if (admission.refusal.status == 400) exchange.close_after = true;
   if (admission.refusal.status != 0) send_refusal(*exchange.responder, admission.refusal, {});
   else call_handler(exchange);
   ++env_.state.metrics.active_requests;
@@ -355,7 +357,8 @@ asio::awaitable<void> Connection::answer(Exchange& exchange) {
     const bool raised = co_await changed_.wait_until(after(last, limits.keep_alive));
     if (raised || Clock::now() < after(last, limits.keep_alive)) continue;
     if (exchange.answer.framing == Framing::kChunked || exchange.answer.framing == Framing::kUntilClose) {
-      if (!co_await write(chunk_of(": keep-alive\n\n", exchange.answer.framing))) co_return;
+      const std::string comment = chunk_of(": keep-alive\n\n", exchange.answer.framing);
+      if (!co_await write(comment)) co_return;
     }
     last = Clock::now();
   }
@@ -395,11 +398,13 @@ asio::awaitable<bool> Connection::end_stream_early(Exchange& exchange) {
   if (exchange.answer.framing == Framing::kLength) {  // nothing was written yet
     Responder words;
     send_error(words, error);
-    co_return co_await write_pending(exchange, words.take());
+    const Responder::Pending pending = words.take();
+    co_return co_await write_pending(exchange, pending);
   }
   const std::string text = "event: error\ndata: " + error_body(error) + "\n\ndata: [DONE]\n\n";
   const Framing framing = exchange.answer.framing;
-  co_return co_await write(chunk_of(text, framing) + std::string(last_chunk(framing)));
+  const std::string last_words = chunk_of(text, framing) + std::string(last_chunk(framing));
+  co_return co_await write(last_words);
 }
 
 asio::awaitable<bool> Connection::write(std::string_view bytes) {

@@ -52,13 +52,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using Clock = std::chrono::steady_clock;
   struct Exchange;  // one request and its answer
 
+  // g++ 12 destroys braced aggregates inside of a co_await expression twice: arguments of these are names, references and
+  // views.
   asio::awaitable<void> run();
   asio::awaitable<void> read_loop();
   asio::awaitable<bool> exchange();  // true: another request may follow
 
   asio::awaitable<bool> read_head(Exchange& exchange);
   asio::awaitable<bool> read_body(Exchange& exchange);
-  asio::awaitable<void> refuse_unread(Exchange& exchange, Refusal refusal);
+  asio::awaitable<void> refuse_unread(Exchange& exchange, int status, std::string_view reason);
   void call_handler(Exchange& exchange);
   asio::awaitable<void> answer(Exchange& exchange);
   asio::awaitable<bool> write_pending(Exchange& exchange, const Responder::Pending& pending);

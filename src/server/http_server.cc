@@ -89,17 +89,21 @@ struct Server::Impl {
         handlers(static_cast<std::size_t>(std::max(1, state.options.handler_threads))) {
     if (state.options.admin_port >= 0) {
       admin_acceptor.emplace(listen_at(io, resolve_bind(io, "127.0.0.1", state.options.admin_port)));
+      admin_port = admin_acceptor->local_endpoint().port();
     }
+    endpoint = acceptor.local_endpoint();  // with the port that was chosen
   }
 
-  std::vector<Route> own_routes();
+  std::vector<Route> own_routes(const std::function<std::string()>& more_metrics);
   Handler readiness();
   asio::awaitable<void> accept_loop(tcp::acceptor& from, bool admin);
+  void take(tcp::socket socket, bool admin);
   asio::awaitable<void> say_full(tcp::socket socket);
   void close_acceptors();
 
   asio::io_context io;
-  tcp::endpoint endpoint;
+  tcp::endpoint endpoint;  // where it listens
+  int admin_port = -1;
   std::unique_ptr<asio::ssl::context> tls;
   ServerState state;
   tcp::acceptor acceptor;
@@ -137,19 +141,26 @@ asio::awaitable<void> Server::Impl::accept_loop(tcp::acceptor& from, bool admin)
       co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, error));
       continue;
     }
-    if (connections.size() >= state.options.max_connections) {
-      ++state.metrics.refused_connections;
-      if (++refusals > kRefusalsAtOnce) {
-        --refusals;
-        continue;
-      }
-      const auto executor = socket.get_executor();
-      asio::co_spawn(executor, say_full(std::move(socket)), asio::detached);
-      continue;
+    try {
+      take(std::move(socket), admin);
+    } catch (const std::bad_alloc&) {  // this connection is lost, the next may find memory
     }
+  }
+}
+
+void Server::Impl::take(tcp::socket socket, bool admin) {
+  if (connections.size() < state.options.max_connections) {
     const Connection::Environment environment{state, connections, handlers, admin ? nullptr : tls.get(), admin};
     std::make_shared<Connection>(std::move(socket), environment)->start();
+    return;
   }
+  ++state.metrics.refused_connections;
+  if (++refusals > kRefusalsAtOnce) {
+    --refusals;
+    return;
+  }
+  const auto executor = socket.get_executor();
+  asio::co_spawn(executor, say_full(std::move(socket)), asio::detached);
 }
 
 Handler Server::Impl::readiness() {
@@ -161,13 +172,13 @@ Handler Server::Impl::readiness() {
   };
 }
 
-std::vector<Route> Server::Impl::own_routes() {
+std::vector<Route> Server::Impl::own_routes(const std::function<std::string()>& more_metrics) {
   const Handler alive = [](const HttpRequest&, const std::shared_ptr<Responder>& responder) {
     responder->json(200, "{\"status\":\"ok\"}", {{"Cache-Control", "no-store"}});
   };
-  const Handler metrics = [this](const HttpRequest&, const std::shared_ptr<Responder>& responder) {
+  const Handler metrics = [this, more_metrics](const HttpRequest&, const std::shared_ptr<Responder>& responder) {
     std::string text = state.metrics.text();
-    if (state.options.more_metrics) text += state.options.more_metrics();
+    if (more_metrics) text += more_metrics();
     responder->bytes(200, "text/plain; version=0.0.4; charset=utf-8", std::move(text));
   };
   std::vector<Route> routes = static_routes();
@@ -189,7 +200,7 @@ void Server::Impl::close_acceptors() {
 }
 
 Server::Server(ServerOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {
-  impl_->state.set_routes(impl_->own_routes(), false);
+  impl_->state.set_routes(impl_->own_routes({}), false);
 }
 
 Server::~Server() { stop(); }
@@ -203,8 +214,8 @@ void Server::start() {
   }
 }
 
-void Server::set_routes(std::vector<Route> routes) {
-  std::vector<Route> all = impl_->own_routes();
+void Server::set_routes(std::vector<Route> routes, std::function<std::string()> more_metrics) {
+  std::vector<Route> all = impl_->own_routes(more_metrics);
   for (Route& route : routes) all.push_back(std::move(route));
   impl_->state.set_routes(std::move(all), true);
 }
@@ -212,14 +223,14 @@ void Server::set_routes(std::vector<Route> routes) {
 void Server::set_failed(std::string why) { impl_->state.set_failed(std::move(why)); }
 
 std::string Server::address() const {
-  const tcp::endpoint at = impl_->acceptor.local_endpoint();
+  const tcp::endpoint& at = impl_->endpoint;
   std::string host = at.address().to_string();
   if (at.address().is_v6()) host = "[" + host + "]";
   return fmt::format("{}://{}:{}", impl_->tls ? "https" : "http", host, at.port());
 }
 
-int Server::port() const { return impl_->acceptor.local_endpoint().port(); }
-int Server::admin_port() const { return impl_->admin_acceptor ? impl_->admin_acceptor->local_endpoint().port() : -1; }
+int Server::port() const { return impl_->endpoint.port(); }
+int Server::admin_port() const { return impl_->admin_port; }
 
 bool Server::drain(double seconds, const std::function<bool()>& give_up) {
   impl_->state.draining = true;

@@ -41,7 +41,6 @@ struct ServerOptions {
   std::string tls_cert, tls_key;           // PEM files; both or none
   bool log_json = false;
   std::function<void(std::string_view line)> access_log;  // from any thread; empty: none
-  std::function<std::string()> more_metrics;              // put behind the network's at /metrics
 };
 
 class Server {
@@ -53,7 +52,8 @@ class Server {
   void start();  // from now on connections are accepted
 
   // Until then everything but /health, /ready, /metrics and the web page is answered by 503. May be called while running.
-  void set_routes(std::vector<Route> routes);
+  // more_metrics: Prometheus text that /metrics puts behind the network's.
+  void set_routes(std::vector<Route> routes, std::function<std::string()> more_metrics = {});
   // Readiness: empty: ready once routes are set. Otherwise why not: "the device is lost".
   void set_failed(std::string why);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 #include "base/error.h"
 
@@ -46,10 +47,10 @@ std::string allow_list(const std::set<std::string>& methods) {
 }  // namespace
 
 Router::Router(std::vector<Route> routes) : routes_(std::move(routes)) {
-  std::set<std::pair<std::string, std::string>> seen;
+  std::set<std::tuple<std::string, std::string, bool>> seen;
   for (const Route& route : routes_) {
     if (!route.pattern.starts_with('/')) fail(ErrorCode::kInvalidArgument, "route {}: no path", route.pattern);
-    if (!seen.emplace(route.method, route.pattern).second) {
+    if (!seen.emplace(route.method, route.pattern, route.admin).second) {
       fail(ErrorCode::kInvalidArgument, "route {} {} is there twice", route.method, route.pattern);
     }
     patterns_.push_back(split_pattern(route.pattern));

@@ -13,7 +13,8 @@ namespace gov::server {
 
 class Router {
  public:
-  // Error kInvalidArgument for a pattern that does not begin with "/", or two routes of one method and pattern.
+  // Error kInvalidArgument for a pattern that does not begin with "/", or two routes of one method and pattern at
+  // one listener.
   explicit Router(std::vector<Route> routes);
 
   struct Match {
