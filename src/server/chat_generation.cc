@@ -87,7 +87,10 @@ std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& inp
   request.images = std::move(pixels);
   request.options = input.generation;
   request.options.stop.clear();  // they act on the answer's text, which only the reader knows
-  for (const std::int32_t id : prompt.stop_tokens) request.options.stop_tokens.push_back(id);
+  if (!input.generation.ignore_eos) {
+    std::vector<std::int32_t>& stops = request.options.stop_tokens;
+    stops.insert(stops.end(), prompt.stop_tokens.begin(), prompt.stop_tokens.end());
+  }
   request.n = input.n;
   request.tenant = http.tenant;
   request.cache_salt = http.tenant + '\n' + input.cache_salt;

@@ -44,9 +44,9 @@ class OutputReader {
  public:
   struct Options {
     const Tokenizer* tokenizer = nullptr;
-    std::optional<HarmonyTokens> harmony;    // empty: all output is one message of plain text
-    std::vector<std::string> tools;          // full names
-    std::vector<std::string> stop;           // end the answer's text
+    std::optional<HarmonyTokens> harmony = std::nullopt;  // empty: all output is one message of plain text
+    std::vector<std::string> tools = {};     // full names
+    std::vector<std::string> stop = {};      // end the answer's text
     bool scores = false;
   };
   explicit OutputReader(Options options);

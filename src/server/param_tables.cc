@@ -132,7 +132,7 @@ ParamTable completions() {
 Params responses_input() {
   return {
       honoured("model", kString, "the model's name as /v1/models has it, or any", "", 0, 512),
-      honoured("input", kString | kArray, "a text, or items: messages, reasoning, function_call, function_call_output"),
+      required("input", kString | kArray, "a text, or items: messages, reasoning, function_call, function_call_output"),
       honoured("instructions", kString, "a developer message before the input"),
       honoured("previous_response_id", kString, "continues a stored response", "", 1, 128),
       honoured("reasoning", kObject, "{effort}"),

@@ -59,7 +59,6 @@ void read_item(const Json& item, const std::string& field, ChatInput& input, Cal
 
 void read_input(const Fields& fields, ResponseRequest& request) {
   const Json* input = fields.get("input");
-  if (!input) bad_field("input", "is missing");
   Json::Array items;
   if (input->is_string()) {
     HarmonyMessage message;

@@ -48,8 +48,9 @@ void write_cache(JsonWriter& w, const ApiContext& context, const EngineStats& st
   w.key("sliding");
   write_blocks(w, stats.sliding_blocks, stats.free_sliding_blocks);
   w.end_object();
-  w.key("prefix_cache").begin_object().field("enabled", false).field("queries_total", 0).field("hits_total", 0);
-  w.field("hit_tokens_total", context.counters.cached_tokens.load()).field("query_tokens_total", context.counters.prompt_tokens.load());
+  const PrefixStats& prefix = stats.prefix;
+  w.key("prefix_cache").begin_object().field("enabled", options.prefix_cache).field("queries_total", prefix.queries);
+  w.field("hits_total", prefix.hits).field("hit_tokens_total", prefix.hit_rows).field("query_tokens_total", prefix.query_rows);
   w.end_object();
   w.key("draft").begin_object().field("proposed_total", 0).field("accepted_total", 0).end_object();
 }
