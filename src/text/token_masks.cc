@@ -15,14 +15,17 @@ void set_all(std::span<std::uint32_t> words, std::span<const std::int32_t> token
   for (const std::int32_t t : tokens) set_token(words, t);
 }
 
-// One walk of a terminal's automaton over the vocabulary.
+// One walk of a terminal's automaton over the vocabulary: `token` is called with each node where tokens end inside or
+// with the terminal, its state and count, and `exit` with each node behind which something may follow.
+template <class Visit>
 void walk_terminal(const TokenTrie& trie, const Terminal& terminal, std::uint32_t state, std::uint32_t count,
-                   TerminalMask& out) {
+                   Visit visit) {
   struct Place {
     std::uint32_t state, count;
   };
   const Dfa& dfa = *terminal.dfa;
-  std::vector<Place> path{{state, count}};
+  std::vector<Place> path(kMaxTrieToken + 1);
+  path[0] = {state, count};
   for (std::uint32_t i = 1; i < trie.size();) {
     const TokenTrie::Node& node = trie.nodes[i];
     Place place = path[node.depth - 1u];
@@ -31,12 +34,35 @@ void walk_terminal(const TokenTrie& trie, const Terminal& terminal, std::uint32_
       i = node.end;
       continue;
     }
-    if (path.size() <= node.depth) path.resize(node.depth + 1u);
     path[node.depth] = place;
-    set_all(out.inside, trie.tokens_at(i));
-    if (terminal.accepts(place.state, place.count) && node.end > i + 1) out.exits.push_back(i);
+    visit(i, place.state, place.count);
     i = dfa.continues[place.state] ? i + 1 : node.end;
   }
+}
+
+// The same without limits, for which nothing is counted.
+template <class Visit>
+void walk_uncounted(const TokenTrie& trie, const Dfa& dfa, std::uint32_t state, Visit visit) {
+  std::vector<std::uint32_t> path(kMaxTrieToken + 1);
+  path[0] = state;
+  const std::uint32_t end = trie.size(), classes = dfa.classes;
+  for (std::uint32_t i = 1; i < end;) {
+    const TokenTrie::Node& node = trie.nodes[i];
+    const std::uint32_t next = dfa.next[path[node.depth - 1u] * classes + dfa.byte_class[node.byte]] & ~Dfa::kCount;
+    if (next == Dfa::kDead) {
+      i = node.end;
+      continue;
+    }
+    path[node.depth] = next;
+    visit(i, next);
+    ++i;
+  }
+}
+
+// The counter alone decides: every state can still accept after any number of characters, or has accepted for good.
+bool only_lengths(const Terminal& terminal) {
+  const Dfa& d = *terminal.dfa;
+  return terminal.counted() && terminal.lengths == nullptr && d.largest_shortest == 0 && d.largest_longest == 0;
 }
 
 // Many places to leave at have much the same texts behind them.
@@ -125,14 +151,32 @@ std::uint64_t TokenTables::number_of(const std::shared_ptr<const Dfa>& dfa) cons
   for (const std::uint32_t edge : dfa->next) hash.add(edge);
   for (const std::uint8_t accepting : dfa->accepting) hash.add(accepting);
   const std::lock_guard lock(mutex_);
-  if (const Entry* known = touch(hash); known != nullptr && (known->dfa == dfa || *known->dfa == *dfa))
+  const Entry* known = touch(hash);
+  if (known != nullptr && (known->value == dfa || *static_cast<const Dfa*>(known->value.get()) == *dfa))
     return known->number;
   Entry entry;
-  entry.dfa = dfa;
+  entry.value = dfa;
   entry.number = ++numbers_;
   entry.bytes = dfa->bytes();
-  if (!entries_.contains(hash)) keep(hash, entry);
-  return entry.number;
+  const std::uint64_t number = entry.number;
+  if (known == nullptr) keep(hash, std::move(entry));
+  return number;
+}
+
+template <class T, class Make>
+std::shared_ptr<const T> TokenTables::cached(const Hash128& hash, Make make) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const Entry* known = touch(hash)) return std::static_pointer_cast<const T>(known->value);
+  }
+  const auto value = std::make_shared<const T>(make());
+  const std::lock_guard lock(mutex_);
+  if (const Entry* known = touch(hash)) return std::static_pointer_cast<const T>(known->value);
+  Entry entry;
+  entry.value = value;
+  entry.bytes = value->bytes();
+  keep(hash, std::move(entry));
+  return value;
 }
 
 std::shared_ptr<const TerminalMask> TokenTables::terminal_mask(std::uint64_t dfa, const Terminal& terminal,
@@ -152,36 +196,70 @@ std::shared_ptr<const TerminalMask> TokenTables::terminal_mask(std::uint64_t dfa
   for (const std::uint64_t part : {dfa, std::uint64_t{state} << 32 | count, std::uint64_t{left.min} << 32 | left.max,
                                    std::uint64_t{left.lengths != nullptr}})
     hash.add(part);
-  {
-    const std::lock_guard lock(mutex_);
-    if (const Entry* known = touch(hash)) return known->terminal;
+  return cached<TerminalMask>(hash, [&] {
+    if (only_lengths(left)) return mask_by_length(dfa, left, state);
+    TerminalMask mask;
+    mask.inside.assign(words(), 0);
+    const auto visit = [&](std::uint32_t node, bool accepts) {
+      set_all(mask.inside, trie_.tokens_at(node));
+      if (accepts && trie_.nodes[node].end > node + 1) mask.exits.push_back(node);
+    };
+    if (left.counted()) {
+      walk_terminal(trie_, left, state, count,
+                    [&](std::uint32_t node, std::uint32_t s, std::uint32_t c) { visit(node, left.accepts(s, c)); });
+    } else {
+      const Dfa& d = *left.dfa;
+      walk_uncounted(trie_, d, state, [&](std::uint32_t node, std::uint32_t s) { visit(node, d.accepting[s] != 0); });
+    }
+    merge_exits(trie_, mask);
+    return mask;
+  });
+}
+
+TerminalMask TokenTables::mask_by_length(std::uint64_t dfa, const Terminal& left, std::uint32_t state) const {
+  Hash128 hash{4, 4};
+  hash.add(dfa);
+  hash.add(state);
+  const auto profile = cached<LengthProfile>(hash, [&] {
+    LengthProfile p;
+    p.open.assign(words(), 0);
+    p.by_length.resize(kMaxTrieToken + 1);
+    Terminal counting = left;  // limits that no token reaches, so that the characters are counted
+    counting.min = 0;
+    counting.max = Dfa::kInfinite - 1;
+    walk_terminal(trie_, counting, state, 0, [&](std::uint32_t node, std::uint32_t s, std::uint32_t length) {
+      if (left.dfa->accepting[s]) p.exits.emplace_back(length, node);
+      if (!left.dfa->continues[s]) return;
+      set_all(p.open, trie_.tokens_at(node));
+      for (const std::int32_t token : trie_.tokens_at(node)) p.by_length[length].push_back(token);
+      p.tokens += trie_.tokens_at(node).size();
+    });
+    while (!p.by_length.empty() && p.by_length.back().empty()) p.by_length.pop_back();
+    return p;
+  });
+  TerminalMask mask;
+  mask.inside = profile->open;
+  for (std::size_t length = std::size_t{left.max} + 1; length < profile->by_length.size(); ++length) {
+    for (const std::int32_t token : profile->by_length[length])
+      mask.inside[static_cast<std::size_t>(token) / 32] &= ~(1u << (token % 32));
   }
-  auto mask = std::make_shared<TerminalMask>();
-  mask->inside.assign(words(), 0);
-  walk_terminal(trie_, left, state, count, *mask);
-  merge_exits(trie_, *mask);
-  const std::lock_guard lock(mutex_);
-  if (entries_.contains(hash)) return touch(hash)->terminal;
-  Entry entry;
-  entry.terminal = mask;
-  entry.bytes = mask->bytes();
-  keep(hash, entry);
+  for (const auto& [length, node] : profile->exits) {
+    if (length < left.min || length > left.max) continue;
+    set_all(mask.inside, trie_.tokens_at(node));
+    if (trie_.nodes[node].end > node + 1) mask.exits.push_back(node);
+  }
+  merge_exits(trie_, mask);
   return mask;
 }
 
-std::shared_ptr<const TokenMask> TokenTables::find_place(const Hash128& hash) const {
+std::shared_ptr<const PlaceMask> TokenTables::find_place(const Hash128& hash) const {
   const std::lock_guard lock(mutex_);
   const Entry* known = touch(hash);
-  return known == nullptr ? nullptr : known->place;
+  return known == nullptr ? nullptr : std::static_pointer_cast<const PlaceMask>(known->value);
 }
 
-void TokenTables::keep_place(const Hash128& hash, std::shared_ptr<const TokenMask> mask) const {
-  const std::lock_guard lock(mutex_);
-  if (entries_.contains(hash)) return;
-  Entry entry;
-  entry.bytes = mask->size() * 4;
-  entry.place = std::move(mask);
-  keep(hash, entry);
+void TokenTables::keep_place(const Hash128& hash, PlaceMask mask) const {
+  (void)cached<PlaceMask>(hash, [&] { return std::move(mask); });
 }
 
 std::size_t TokenTables::cached_bytes() const {
@@ -251,13 +329,13 @@ void GrammarMasks::add_places(const GrammarThreads& threads, std::span<std::uint
   Hash128 hash{3, number_};
   for (const GrammarThread& t : threads) t.add_hash(hash);
   if (const auto known = tables_->find_place(hash)) {
-    for (std::size_t i = 0; i < known->size(); ++i) words[i] |= (*known)[i];
+    for (std::size_t i = 0; i < known->words.size(); ++i) words[i] |= known->words[i];
     return;
   }
   TokenMask mask(words.size(), 0);
   const std::size_t steps = walk(tables_->trie(), 0, threads, mask);
   for (std::size_t i = 0; i < mask.size(); ++i) words[i] |= mask[i];
-  if (steps > kShortWalk) tables_->keep_place(hash, std::make_shared<const TokenMask>(std::move(mask)));
+  if (steps > kShortWalk) tables_->keep_place(hash, {std::move(mask)});
 }
 
 void GrammarMasks::remove_taken(const GrammarThread& thread, std::span<std::uint32_t> words) const {

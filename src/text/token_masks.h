@@ -34,6 +34,21 @@ struct TerminalMask {
   std::size_t bytes() const { return inside.size() * 4 + exits.size() * 4 + suffixes.bytes() + sizeof *this; }
 };
 
+// Of one state of a terminal whose limits are on the number of characters alone: from it the masks for all numbers of
+// characters that are left are made without another walk.
+struct LengthProfile {
+  TokenMask open;                                              // tokens that stay inside, of any length
+  std::vector<std::vector<std::int32_t>> by_length;            // those, by the characters they add
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> exits;  // characters, node of the vocabulary's trie
+  std::size_t tokens = 0;                                      // in by_length
+  std::size_t bytes() const { return open.size() * 4 + by_length.size() * 24 + tokens * 8 + exits.size() * 8; }
+};
+
+struct PlaceMask {
+  TokenMask words;
+  std::size_t bytes() const { return words.size() * 4; }
+};
+
 class TokenTables {
  public:
   explicit TokenTables(const Tokenizer& tokenizer);
@@ -54,22 +69,24 @@ class TokenTables {
   std::shared_ptr<const TerminalMask> terminal_mask(std::uint64_t dfa, const Terminal& terminal, std::uint32_t state,
                                                     std::uint32_t count) const;
   // Masks of places between values, by the hash of the place.
-  std::shared_ptr<const TokenMask> find_place(const Hash128& hash) const;
-  void keep_place(const Hash128& hash, std::shared_ptr<const TokenMask> mask) const;
+  std::shared_ptr<const PlaceMask> find_place(const Hash128& hash) const;
+  void keep_place(const Hash128& hash, PlaceMask mask) const;
 
   std::size_t cached_bytes() const;
 
  private:
   struct Entry {
-    std::shared_ptr<const TerminalMask> terminal;
-    std::shared_ptr<const TokenMask> place;
-    std::shared_ptr<const Dfa> dfa;
+    std::shared_ptr<const void> value;  // a TerminalMask, LengthProfile, PlaceMask or Dfa; the hash says which
     std::uint64_t number = 0;
     std::size_t bytes = 0;
     std::list<Hash128>::iterator used;
   };
   Entry* touch(const Hash128& hash) const;
   void keep(const Hash128& hash, Entry entry) const;
+  // What is kept under this hash, or what `make` returns, kept from now on.
+  template <class T, class Make>
+  std::shared_ptr<const T> cached(const Hash128& hash, Make make) const;
+  TerminalMask mask_by_length(std::uint64_t dfa, const Terminal& left, std::uint32_t state) const;
 
   TokenTrie trie_;
   TokenMask ordinary_;
