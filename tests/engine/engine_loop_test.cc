@@ -132,8 +132,9 @@ TEST_F(Loop, ManyThreadsGetWhatTheEngineAloneGives) {
 
 TEST_F(Loop, CancelEndsWhatRunsWhatWaitsAndWhatIsInTheQueue) {
   std::promise<void> open;
+  std::atomic<int> tokens = 0;
+  Ending first, queued, running, waiting[6];  // outlive the loop, whose end ends the requests
   EngineLoop loop(*engine);
-  Ending first, queued;
   loop.submit(gate(open.get_future().share()), first.done());
   ASSERT_TRUE(eventually([&] { return held.load(); }));
   const auto queued_ticket = loop.submit(make_request({4}, greedy(1000)), queued.done());
@@ -143,8 +144,6 @@ TEST_F(Loop, CancelEndsWhatRunsWhatWaitsAndWhatIsInTheQueue) {
   EXPECT_EQ(queued.get().choices[0].finish_reason, FinishReason::kCancelled);
   EXPECT_EQ(first.get().choices[0].tokens.size(), 3u);
 
-  std::atomic<int> tokens = 0;
-  Ending running, waiting[6];
   Request endless = make_request({5}, greedy(4000));
   endless.on_token = [&](const TokenEvent&) { ++tokens; };
   const auto running_ticket = loop.submit(endless, running.done());
