@@ -34,6 +34,7 @@ struct ServeOptions {
   LoopLimits queue;
   std::int64_t max_sequences = 8, queue_per_key = 0;
   bool no_prefix_cache = false;
+  std::int64_t draft = 0;
   double drain_seconds = 30;
 };
 
@@ -115,6 +116,8 @@ void add_engine_options(CLI::App& app, ServeOptions& o) {
         "The same for each API key; 0: a quarter of --queue, without keys all of it")
       ->capture_default_str();
   app.add_flag("--no-prefix-cache", o.no_prefix_cache, "Compute every prompt anew")->group(kEngine);
+  count("--draft", o.draft, 0, 64, "Most tokens guessed from what stood before; the text stays the same")
+      ->capture_default_str();
 }
 
 void add_api_options(CLI::App& app, ServeOptions& o) {
@@ -196,6 +199,7 @@ int run_serve(const Program& program, ServeOptions o) {
   Session session = open_session(o.common, program, [&](EngineOptions& options) {
     options.max_sequences = o.max_sequences;
     options.prefix_cache = !o.no_prefix_cache;
+    options.draft_tokens = o.draft;
   });
   if (o.api.model_name.empty()) o.api.model_name = std::filesystem::canonical(session.package->folder).filename().string();
   EngineLoop loop(*session.engine, o.queue);

@@ -51,6 +51,11 @@ void add_engine(Text& text, const ApiContext& context, const EngineStats& s) {
   text.value("gov_constraint_seconds_total", "counter", "Seconds spent on what constraints allow.", s.mask_seconds);
   text.value("gov_images_total", "counter", "Pictures encoded.", number(s.images));
   text.value("gov_preemptions_total", "counter", "Sequences computed again for lack of cache blocks.", number(s.preemptions));
+  text.value("gov_prefix_query_rows_total", "counter", "Prompt rows looked up in the prefix cache.", number(s.prefix.query_rows));
+  text.value("gov_prefix_hit_rows_total", "counter", "Of these, rows that were there.", number(s.prefix.hit_rows));
+  text.value("gov_prefix_evictions_total", "counter", "Blocks that the prefix cache gave up.", number(s.prefix.evictions));
+  text.value("gov_draft_tokens_total", "counter", "Tokens guessed.", number(s.draft.drafted));
+  text.value("gov_draft_accepted_total", "counter", "Of these, tokens that were right.", number(s.draft.accepted));
   text.head("gov_kv_blocks", "gauge", "Blocks of the key-value cache.");
   for (const auto& [group, blocks, free] : {std::tuple{"full", s.full_blocks, s.free_full_blocks},
                                             std::tuple{"sliding", s.sliding_blocks, s.free_sliding_blocks}}) {

@@ -52,7 +52,8 @@ void write_cache(JsonWriter& w, const ApiContext& context, const EngineStats& st
   w.key("prefix_cache").begin_object().field("enabled", options.prefix_cache).field("queries_total", prefix.queries);
   w.field("hits_total", prefix.hits).field("hit_tokens_total", prefix.hit_rows).field("query_tokens_total", prefix.query_rows);
   w.end_object();
-  w.key("draft").begin_object().field("proposed_total", 0).field("accepted_total", 0).end_object();
+  w.key("draft").begin_object().field("proposed_total", stats.draft.drafted);
+  w.field("accepted_total", stats.draft.accepted).end_object();
 }
 
 void write_counters(JsonWriter& w, ApiContext& context, const EngineStats& stats) {

@@ -184,6 +184,30 @@ TEST_F(Drafts, UnderPreemption) {
   EXPECT_GT(stats.draft.accepted, 100);
 }
 
+TEST_F(Drafts, AmongConstraintsAndForcedTokens) {
+  OutputRules rules;
+  rules.in_header = false;
+  rules.final_format = Grammar::regex("((alpha|beta|gamma|[x-z]{3}), ){6,30}end");
+  const std::vector<std::int32_t> ends = {10};
+  const TokenConstraint constraint(tokenizer, {}, ends, rules);
+  std::vector<Request> requests;
+  for (std::uint64_t i = 0; i < 12; ++i) {
+    requests.push_back(make_request(random_prompt(10, i), i % 3 ? sampled(120, i) : greedy(120)));
+    requests.back().constraint = constraint;
+    if (i % 4 == 1) requests.back().options.min_new_tokens = 60;
+    if (i % 4 == 2) requests.back().options.sampling.frequency_penalty = 0.2f;
+    if (i % 4 == 3) requests.back().n = 2;
+  }
+  const std::vector<RequestResult> expected = run(options(0), requests);
+  const EngineStats plain = stats;
+  EXPECT_GT(plain.forced_tokens, 100);
+  for (const std::int64_t draft : {1, 8}) {
+    expect_equal(run(options(draft), requests), expected, fmt::format("draft {}", draft));
+    EXPECT_GT(stats.draft.accepted, 10);
+    EXPECT_EQ(stats.forced_tokens, plain.forced_tokens);
+  }
+}
+
 TEST_F(Drafts, SaveSteps) {
   // One token over and over: every guess is right.
   GenerationOptions o = greedy(100);
