@@ -2,6 +2,8 @@
 // whatever the chunk, the block size and the company in the batch. Free blocks are filled with NaN before each step.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "model/device_weights.h"
 #include "tests/engine/test_support.h"
 #include "tests/test_device.h"
@@ -104,6 +106,48 @@ TEST_P(OnDevice, FastTypesRun) {
       for (const Completion& c : result.choices) EXPECT_GE(c.tokens.size(), 20u);
     }
   }
+}
+
+TEST_P(OnDevice, ScoresAndEmbeddingsAreTheCpus) {
+  std::vector<Request> all = requests();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i].options.prompt_logprobs = static_cast<int>(i % 3);
+    if (i % 2 == 0) all[i].options.max_new_tokens = 0;
+    all[i].embed = i == 2;
+  }
+  Engine on_host(*host, nullptr, {}, options(16, 8), pool), on_device(*device, nullptr, {}, options(7, 8), pool);
+  const std::vector<RequestResult> expected = generate(on_host, all), results = generate(on_device, all);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_EQ(results[i].prompt_logprobs.size(), expected[i].prompt_logprobs.size());
+    for (std::size_t k = 0; k < expected[i].prompt_logprobs.size(); ++k) {
+      const float a = results[i].prompt_logprobs[k], b = expected[i].prompt_logprobs[k];
+      ASSERT_TRUE(std::isnan(b) ? std::isnan(a) : std::fabs(a - b) < 1e-3f) << k << ": " << a << ", " << b;
+      ASSERT_EQ(results[i].prompt_top_logprobs[k].size(), expected[i].prompt_top_logprobs[k].size());
+    }
+    ASSERT_EQ(results[i].embedding.size(), expected[i].embedding.size());
+    for (std::size_t k = 0; k < expected[i].embedding.size(); ++k)
+      ASSERT_NEAR(results[i].embedding[k], expected[i].embedding[k], 1e-3) << k;
+  }
+  EXPECT_FALSE(results[2].embedding.empty());
+}
+
+// Rows under a mask beside rows without, and tokens without a draw, which break the steps started ahead.
+TEST_P(OnDevice, ConstrainedTextsAreTheCpus) {
+  const Tokenizer tokenizer = byte_tokenizer();
+  OutputRules rules;
+  rules.in_header = false;
+  rules.final_format = Grammar::regex("[a-z]{6} (is|was) the one that I had in mind [0-9]{8}");
+  const std::vector<std::int32_t> ends = {0};
+  std::vector<Request> all = requests();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (i % 3 != 2) all[i].constraint.emplace(tokenizer, std::nullopt, ends, rules);
+    all[i].options.max_new_tokens = 56;
+  }
+  Engine on_host(*host, &tokenizer, ends, options(16, 8), pool),
+      on_device(*device, &tokenizer, ends, options(16, 8), pool);
+  expect_close(generate(on_device, all), generate(on_host, all));
+  EXPECT_GT(on_device.stats().forced_tokens, 100);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, OnDevice, testing::Bool(),

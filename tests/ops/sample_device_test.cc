@@ -114,6 +114,7 @@ TEST_F(SampleDevice, MasksAreTheCpus) {
       }
       std::vector<SampleRow> both = {row, row};
       both[1].allowed = mask;
+      if (row.top_logprobs >= 0 && row.draw == 5) both[0].given = static_cast<std::int32_t>(vocabulary - 9);
       std::vector<SampleResult> want(2), got(2);
       fill_logits(logits, 4);
       ops::sample(cpu.ctx, logits, both, want);
