@@ -59,10 +59,14 @@ Params common() {
   };
 }
 
+Param service_tier() {
+  return honoured("service_tier", kString, "flex waits behind others, all else is the default", "", kNone, kNone,
+                  "auto|default|flex|scale|priority|fast");
+}
+
 Params account() {
   return {
-      honoured("service_tier", kString, "flex waits behind others, all else is the default", "", kNone, kNone,
-               "auto|default|flex|scale|priority|fast"),
+      service_tier(),
       noted("metadata", kObject, "labels of the client's own"),
       noted("safety_identifier", kString, "who the client's user is"),
       noted("prompt_cache_key", kString, "prefixes are found without it; cache_salt keeps them apart"),
@@ -123,6 +127,7 @@ ParamTable completions() {
       honoured("stream_options", kObject, "{include_usage}: a last chunk with the usage"),
       refused("best_of", "use n", "1"),
       refused("suffix", "the model does not fill in", R"("")"),
+      service_tier(),
   };
   append(table.params, common());
   append(table.params, sampling());

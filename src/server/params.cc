@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "server/api_error.h"
 
@@ -92,14 +93,14 @@ std::string kind_words(unsigned kinds) {
 
 const Param& ParamTable::find(std::string_view name) const {
   const auto it = std::find_if(params.begin(), params.end(), [&](const Param& p) { return p.name == name; });
-  GOV_DCHECK(it != params.end());
+  if (it == params.end()) throw std::logic_error(fmt::format("no parameter {} in the table {}", name, id));
   return *it;
 }
 
 const ParamTable& param_table(std::string_view id) {
   const std::vector<ParamTable>& tables = param_tables();
   const auto it = std::find_if(tables.begin(), tables.end(), [&](const ParamTable& t) { return t.id == id; });
-  GOV_DCHECK(it != tables.end());
+  if (it == tables.end()) throw std::logic_error(fmt::format("no table {}", id));
   return *it;
 }
 

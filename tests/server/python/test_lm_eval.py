@@ -68,7 +68,7 @@ def test_loglikelihoods(server, tasks, batch):
     assert len(samples) == len(ANIMALS)
     for sample in samples[:3]:
         for (value, _), choice in zip(sample["filtered_resps"], sample["doc"]["choices"]):
-            assert float(value) == pytest.approx(score(server.url, sample["doc"]["question"], choice), abs=1e-4)
+            assert float(value) == pytest.approx(score(server.url, sample["doc"]["question"], " " + choice), abs=1e-4)
 
 
 def test_rolling_loglikelihoods(server, tasks):

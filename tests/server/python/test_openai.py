@@ -35,7 +35,7 @@ def with_picture(name, text="What is this?"):
 
 class Inner(pydantic.BaseModel):
     ok: bool
-    note: str | None
+    note: str | None = pydantic.Field(max_length=20)
 
 
 class Person(pydantic.BaseModel):
