@@ -161,7 +161,8 @@ std::uint32_t DfaBuilder::path(std::uint32_t from, std::string_view bytes) {
   return from;
 }
 
-std::shared_ptr<const Dfa> DfaBuilder::finish(std::uint32_t start) {
+// States that can be reached and can reach acceptance.
+std::vector<std::uint8_t> DfaBuilder::live_states(std::uint32_t start) {
   const std::uint32_t n = states();
   std::vector<std::vector<std::uint32_t>> sources(n);
   std::vector<std::uint8_t> reached(n, 0), live(n, 0);
@@ -199,6 +200,12 @@ std::shared_ptr<const Dfa> DfaBuilder::finish(std::uint32_t start) {
       }
     }
   }
+  return live;
+}
+
+std::shared_ptr<const Dfa> DfaBuilder::finish(std::uint32_t start) {
+  const std::uint32_t n = states();
+  const std::vector<std::uint8_t> live = live_states(start);
   std::vector<std::uint32_t> id(n, Dfa::kDead), kept;
   for (std::uint32_t s = 1; s < n; ++s) {
     if (live[s]) {

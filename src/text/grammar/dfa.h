@@ -53,6 +53,8 @@ class DfaBuilder {
   std::shared_ptr<const Dfa> finish(std::uint32_t start);
 
  private:
+  std::vector<std::uint8_t> live_states(std::uint32_t start);
+
   GrammarBudget& budget_;
   std::vector<std::array<std::uint32_t, 256>> rows_;
   std::vector<std::uint8_t> accepting_;
