@@ -214,9 +214,10 @@ bool sample_row(const Kernels& table, const SampleRow& row, float* logits, std::
     return false;
   }
   const float largest = logits[best];
-  const std::int64_t token = row.given >= 0                ? row.given
-                             : row.params.temperature == 0 ? best
-                                                           : draw_token(table, row, logits, vocabulary, largest, scratch);
+  const std::int64_t token = row.given >= 0 ? row.given
+                             : row.params.temperature == 0
+                                 ? best
+                                 : draw_token(table, row, logits, vocabulary, largest, scratch);
   result.token = static_cast<std::int32_t>(token);
   if (row.top_logprobs >= 0) {
     const double log_sum =
@@ -233,8 +234,8 @@ void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows,
   const Kernels& table = kernels(ctx.isa);
   const std::int64_t vocabulary = logits.shape[1], count = static_cast<std::int64_t>(rows.size()),
                      threads = ctx.pool->size();
-  const bool greedy =
-      std::all_of(rows.begin(), rows.end(), [](const SampleRow& r) { return r.params.temperature == 0 || r.given >= 0; });
+  const bool greedy = std::all_of(rows.begin(), rows.end(),
+                                  [](const SampleRow& r) { return r.params.temperature == 0 || r.given >= 0; });
   float* weights = greedy ? nullptr : ctx.workspace.take<float>(threads * vocabulary);
   Candidate* candidates = greedy ? nullptr : ctx.workspace.take<Candidate>(threads * vocabulary);
   std::atomic<std::int64_t> failed = count;  // the first row without a finite logit
