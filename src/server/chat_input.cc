@@ -126,6 +126,7 @@ void harmony_rules(const PromptRules& server, const ChatInput& input, ChatPrompt
   OutputRules rules;
   rules.tools = tool_rules(server, input);
   rules.tool_choice = input.tools.empty() ? OutputRules::ToolChoice::kNone : input.tool_choice.kind;
+  rules.preamble = rules.tool_choice != OutputRules::ToolChoice::kRequired;  // it could take all the tokens there are
   rules.analysis = input.effort != "none";
   rules.max_reasoning_tokens = input.max_reasoning;
   rules.final_format = final_format(server, input);

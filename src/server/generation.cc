@@ -26,10 +26,10 @@ void Generation::submit(ApiContext& context, Request request, const std::shared_
     context.loop.submit(std::move(request), [&context, self, strand, shared_calls, id](RequestResult result, std::exception_ptr error) {
       auto shared_result = std::make_shared<RequestResult>(std::move(result));
       strand->post([&context, self, shared_calls, id, shared_result, error] {
+        context.live.remove(id);
         if (error) shared_calls->failed(to_api_error(error));
         else shared_calls->done(std::move(*shared_result));
         *shared_calls = {};  // what they hold may hold this generation
-        context.live.remove(id);
       });
     });
   } catch (...) {

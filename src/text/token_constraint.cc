@@ -97,7 +97,7 @@ struct TokenConstraint::State {
     unsigned out = 0;
     if (s.rules.analysis && !over_limit(s) && message != kOpensAnalysis && analyses < kMaxAnalyses)
       out |= kOpensAnalysis;
-    if (calls && !preamble) out |= kOpensPreamble;
+    if (calls && s.rules.preamble && !preamble) out |= kOpensPreamble;
     if (calls) out |= kOpensCall;
     if (!required) out |= kOpensFinal;
     return static_cast<std::uint8_t>(out);

@@ -26,6 +26,7 @@ struct OutputRules {
   std::vector<ToolRule> tools;
   ToolChoice tool_choice = ToolChoice::kAuto;
   bool analysis = true;                    // false: no analysis message
+  bool preamble = true;                    // false: no text for the user before a call
   std::int64_t max_reasoning_tokens = -1;  // -1: no limit; then analysis is closed and `final` (or the required call)
                                            // is opened by force
   std::shared_ptr<const Grammar> final_format;  // of the final message's text; null: free

@@ -17,6 +17,19 @@ std::string ids_text(const std::vector<std::int32_t>& ids) {
   return text + "]";
 }
 
+// "bytes:\xNN..." names a token that is not UTF-8.
+std::optional<std::int32_t> id_of_name(const Tokenizer& tokenizer, const std::string& name) {
+  std::string bytes = name;
+  if (name.starts_with("bytes:")) {
+    bytes.clear();
+    for (std::size_t at = 6; at + 4 <= name.size(); at += 4) bytes += static_cast<char>(std::stoi(name.substr(at + 2, 2), nullptr, 16));
+  }
+  for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.has_token(id) && tokenizer.token_bytes(id) == bytes) return id;
+  }
+  return std::nullopt;
+}
+
 const Json& choice_of(const Json& answer, std::size_t index) { return answer.find("choices")->array().at(index); }
 
 TEST(ApiCompletions, ScoredPromptsHaveOneEntryForEachToken) {
@@ -57,7 +70,7 @@ TEST(ApiCompletions, ScoredPromptsHaveOneEntryForEachToken) {
 
 // What the harness sums is what the model says: compared with the tokens drawn one after the other.
 TEST(ApiCompletions, PromptScoresAreThoseOfGeneration) {
-  TestServer server(ModelChoice::kRandomPlain);
+  TestServer server(ModelChoice::kNano);  // gives the tokens that are never drawn next to no probability
   const Json generated =
       server.post("/v1/completions", R"({"prompt":[5,6,7],"max_tokens":12,"temperature":0,"logprobs":0,"ignore_eos":true})").json();
   const Json& lists = *choice_of(generated, 0).find("logprobs");
@@ -69,14 +82,10 @@ TEST(ApiCompletions, PromptScoresAreThoseOfGeneration) {
     const double logprob = choice_of(one, 0).find("logprobs")->find("token_logprobs")->array()[0].number();
     EXPECT_NEAR(logprob, lists.find("token_logprobs")->array()[static_cast<std::size_t>(i)].number(), 1e-5);
     const std::string name = choice_of(one, 0).find("logprobs")->find("tokens")->array()[0].string();
-    std::int32_t found = -1;
-    for (std::int32_t id = 0; id < server.package.tokenizer.vocab_size() && found < 0; ++id) {
-      if (server.package.tokenizer.has_token(id) && server.package.tokenizer.token_bytes(id) == name) found = id;
-    }
-    if (found < 0) break;  // a part of a character: its name is no text
-    ids.push_back(found);
+    const auto found = id_of_name(server.package.tokenizer, name);
+    ASSERT_TRUE(found) << name;
+    ids.push_back(*found);
   }
-  ASSERT_GT(ids.size(), 4u);
   const Json scored = server.post("/v1/completions", fmt::format(R"({{"prompt":{},"max_tokens":0,"temperature":0.3,"logprobs":2,"echo":true}})",
                                                                  ids_text(ids))).json();
   const Json::Array& values = choice_of(scored, 0).find("logprobs")->find("token_logprobs")->array();
@@ -143,7 +152,8 @@ TEST(ApiCompletions, AStreamSaysTheSameAsTheWholeAnswer) {
   const std::vector<std::string> events = stream.events();
   ASSERT_EQ(events.back(), "[DONE]");
   for (std::size_t i = 0; i + 1 < events.size(); ++i) {
-    for (const Json& choice : Json::parse(events[i]).find("choices")->array()) {
+    const Json chunk = Json::parse(events[i]);
+    for (const Json& choice : chunk.find("choices")->array()) {
       const std::size_t index = static_cast<std::size_t>(choice.find("index")->integer());
       texts[index] += choice.find("text")->string();
       if (choice.find("finish_reason")->is_string()) reasons[index] = choice.find("finish_reason")->string();

@@ -89,7 +89,8 @@ std::vector<Case> make_cases() {
         body.set(p.name, value);
         cases.push_back({table.id, table.path, p.name, body.dump(), ok});
       };
-      if (!p.required) add(Json(), true);  // null: not given
+      const bool one_of_two = table.id == "tokenize" && (p.name == "prompt" || p.name == "content");
+      if (!p.required && !one_of_two) add(Json(), true);  // null: not given
       if (p.use == Use::kRefused) {
         add("something", false);
         add(7, false);
