@@ -3,7 +3,7 @@
 // for each kind of walk, as in bench/log:
 //   first:  every walk under a schema that was not used before, so nothing of it is cached
 //   again:  the same schemas once more
-//   bench_constraint [walks per schema]
+//   bench_constraint O200K_BASE.tiktoken [walks per schema]     (the tests unpack it into the build folder)
 
 #include <time.h>
 
@@ -87,9 +87,13 @@ void walk(const Tokenizer& tokenizer, const HarmonyTokens& tokens, const Json& s
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int walks = argc > 1 ? std::atoi(argv[1]) : 3;
+  if (argc < 2) {
+    std::fputs("usage: bench_constraint O200K_BASE.tiktoken [walks per schema]\n", stderr);
+    return 2;
+  }
+  const int walks = argc > 2 ? std::atoi(argv[2]) : 3;
   const std::string source = GOV_SOURCE_DIR;
-  const Tokenizer tokenizer = Tokenizer::load(source + "/models/o200k/o200k_base.tiktoken");
+  const Tokenizer tokenizer = Tokenizer::load(argv[1]);
   const HarmonyTokens tokens = *HarmonyTokens::find(tokenizer);
   std::vector<Json> schemas;
   std::ifstream file(source + "/tests/text/data/schemas.jsonl");
