@@ -174,8 +174,9 @@ void SchemaCompiler::emit_number(const SchemaFacts& facts, const std::string& wh
 std::optional<CharDfa> SchemaCompiler::string_chars(const SchemaFacts& facts, bool counters) {
   std::optional<CharDfa> chars;
   const auto join = [&](const CharDfa& more) { chars = chars ? char_intersection(*chars, more, budget_) : more; };
-  for (const auto& [text, where] : facts.patterns) {
-    at_place(reader_, where, [&] {
+  for (const auto& pattern : facts.patterns) {
+    const std::string& text = pattern.first;  // clang 14 captures no structured binding
+    at_place(reader_, pattern.second, [&] {
       const auto key = std::pair(text, counters);
       auto known = patterns_.find(key);
       if (known == patterns_.end())
