@@ -191,6 +191,16 @@ void complete_options(ServeOptions& o) {
   }
 }
 
+// What changes the server's state is not for the public listener.
+server::Route cache_reset_route(EngineLoop& loop) {
+  return {"POST", "/admin/cache/reset",
+          [&loop](const server::HttpRequest&, const std::shared_ptr<server::Responder>& responder) {
+            loop.reset_prefix_cache();
+            responder->json(200, "{\"status\":\"reset\"}");
+          },
+          false, true};
+}
+
 int run_serve(const Program& program, ServeOptions o) {
   complete_options(o);
   catch_stop_signals();
@@ -208,7 +218,9 @@ int run_serve(const Program& program, ServeOptions o) {
     server::Server& server;
     ~Stop() { server.stop(); }
   } const stop{server};
-  server.set_routes(api.routes(), [&api] { return api.metrics(); });
+  std::vector<server::Route> routes = api.routes();
+  routes.push_back(cache_reset_route(loop));
+  server.set_routes(std::move(routes), [&api] { return api.metrics(); });
   loading = false;
   fmt::print("gpt-oss-vision: serving {} at {}\n", o.api.model_name, server.address());
   if (server.admin_port() >= 0) fmt::print("gpt-oss-vision: admin routes at http://127.0.0.1:{}\n", server.admin_port());

@@ -48,7 +48,7 @@ struct EngineLoop::Impl {
   std::deque<TicketPtr> inbox;
   std::map<std::string, std::int64_t> by_tenant;  // tickets that have not ended
   std::int64_t tickets = 0, refused = 0;
-  bool draining = false, stopping = false, broken = false;
+  bool draining = false, stopping = false, broken = false, reset_cache = false;
   EngineStats published;
   std::thread thread;  // last: it uses all of the above
 };
@@ -92,6 +92,12 @@ std::shared_ptr<EngineLoop::Ticket> EngineLoop::submit(Request request, Done don
 void EngineLoop::cancel(const std::shared_ptr<Ticket>& ticket) {
   // The thread looks at it before its next step; it does not sleep while there are tickets.
   ticket->cancelled.store(true, std::memory_order_relaxed);
+}
+
+void EngineLoop::reset_prefix_cache() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->reset_cache = true;
+  impl_->work.notify_one();
 }
 
 bool EngineLoop::drain(double seconds) {
@@ -155,15 +161,16 @@ void EngineLoop::Impl::loop() {
   collect();
 }
 
-// False when the loop is to end. Otherwise there is a request somewhere.
+// False when the loop is to end. Otherwise there is a request somewhere, or the cache was emptied.
 bool EngineLoop::Impl::wait_for_work(std::vector<TicketPtr>& arrived) {
   std::unique_lock lock(mutex);
-  if (active.empty() && inbox.empty() && !stopping) {
+  if (active.empty() && inbox.empty() && !stopping && !reset_cache) {
     lock.unlock();
     publish();
     lock.lock();
-    work.wait(lock, [&] { return stopping || !inbox.empty(); });
+    work.wait(lock, [&] { return stopping || reset_cache || !inbox.empty(); });
   }
+  if (std::exchange(reset_cache, false)) engine.reset_prefix_cache();
   arrived.assign(std::make_move_iterator(inbox.begin()), std::make_move_iterator(inbox.end()));
   inbox.clear();
   if (!stopping) return true;

@@ -32,6 +32,8 @@ class EngineLoop {
   std::shared_ptr<Ticket> submit(Request request, Done done);
   void cancel(const std::shared_ptr<Ticket>& ticket);  // within one step
 
+  void reset_prefix_cache();  // before the next step; running requests keep what they use
+
   // No new requests (Error kUnavailable); waits until all are done or `seconds` have passed; false if some still run.
   bool drain(double seconds);
   // A copy, not older than the last request that ended, else by at most 20 ms than the last step. With the queue's

@@ -51,7 +51,7 @@ void heads(std::string_view text) {
   RequestParser parser(1000);
   RequestHead head;
   if (parser.read_head(head_text, head)) return;
-  check(head_text.starts_with(head.method) && head_text.find(head.target) == head.method.size() + 1);
+  check(head_text.starts_with(head.method + " " + head.target + " HTTP/1."));
   check(!(head.chunked && head.content_length));
   route(head.target);
   for (std::string_view body = text.substr(whole.end()); !parser.done() && !body.empty();) {

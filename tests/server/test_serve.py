@@ -95,6 +95,25 @@ def test_listeners_are_those_configured(serve):
     assert server.stop() == 0
 
 
+def test_the_cache_is_reset_at_the_admin_listener_only(serve):
+    server = serve("--admin-port", "0")
+    admin = int(re.search(r":(\d+)", server.process.stdout.readline())[1])
+    body = {"messages": [{"role": "user", "content": "What is this? " * 30}], "max_tokens": 1, "temperature": 0}
+
+    def cached():
+        return json.loads(post(server, "/v1/chat/completions", body)[1])["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    assert cached() == 0
+    assert cached() > 0
+    assert post(server, "/admin/cache/reset", {})[0] == 404
+    connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=10)
+    connection.request("POST", "/admin/cache/reset")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert cached() == 0
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["--port", "99999"], "--port"),
     (["--tls-cert", "/nonexistent.pem"], "both"),
