@@ -291,7 +291,9 @@ asio::awaitable<bool> Connection::exchange() {
     co_return false;
   }
   if (admission.refusal.status == 0 && !co_await read_body(exchange)) co_return false;
-  exchange.responder = std::make_shared<Responder>([weak = weak_from_this()] {
+  exchange.responder = std::make_shared<Responder>([weak = weak_from_this(), gate = env_.state.gate] {
+    const std::shared_lock lock(gate->mutex);
+    if (!gate->open) return;
     if (const auto self = weak.lock()) self->wake();
   });
   exchange.responder->set_limits(env_.state.options.stream);

@@ -253,6 +253,8 @@ void Server::stop() {
   impl.handlers.join();
   impl.io.stop();
   for (std::thread& thread : impl.threads) thread.join();
+  const std::unique_lock lock(impl.state.gate->mutex);
+  impl.state.gate->open = false;
 }
 
 std::string Server::metrics() const { return impl_->state.metrics.text(); }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 
 #include "server/access_rules.h"
 #include "server/http_metrics.h"
@@ -13,6 +14,13 @@
 
 namespace gov::server {
 
+// Lets answers that other threads write wake their connections, until the server ends: a connection must not be touched,
+// nor its last owner be such a thread, once the network behind it goes. Outlives the server in those answers.
+struct WakeGate {
+  std::shared_mutex mutex;  // shared: a wake is under way
+  bool open = true;
+};
+
 struct ServerState {
   ServerState(ServerOptions o, bool loopback_bind);
 
@@ -21,6 +29,7 @@ struct ServerState {
   HostRule hosts, admin_hosts;
   OriginRule origins;
   HttpMetrics metrics;
+  const std::shared_ptr<WakeGate> gate = std::make_shared<WakeGate>();
   std::atomic<bool> draining{false}, stopping{false};
 
   void set_routes(std::vector<Route> routes, bool loaded);

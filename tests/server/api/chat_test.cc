@@ -237,7 +237,8 @@ TEST(ApiChat, TheTemplateTellsRolesChannelsAndTools) {
         "<|start|>functions.weather to=assistant<|channel|>commentary<|message|>4 degrees<|end|><|start|>assistant"}) {
     EXPECT_NE(prompt.find(part), std::string::npos) << part << "\n" << prompt;
   }
-  const Json::Array& tokens = reply.json().find("tokens")->array();
+  const Json whole = reply.json();
+  const Json::Array& tokens = whole.find("tokens")->array();
   const std::int64_t end = *server.package.tokenizer.find_special("<|end|>");
   // The user's "<|end|>" is text: system, developer, user, analysis, commentary and the result end, and no more.
   EXPECT_EQ(std::count(tokens.begin(), tokens.end(), Json(end)), 6);
