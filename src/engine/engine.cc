@@ -326,7 +326,6 @@ std::optional<DrawFrom> Engine::Impl::go_on(const Drawn& drawn) {
   Sequence& s = *drawn.sequence;
   const std::int64_t known = s.computed;
   accept(drawn);
-  std::optional<DrawFrom> next;
   if (!s.draft.empty() && !s.request->ended()) {
     const std::int64_t right = s.right_guesses();
     scheduler.set_computed(s, s.draft_begin + right);
