@@ -80,12 +80,13 @@ class Section {
   void read(std::string_view key, double* out) {
     const auto element = find(key);
     if (element && element->get(*out) != simdjson::SUCCESS) wrong_type(prefix_ + std::string(key), "a number");
+    *out += 0.0;  // -0, which would be written as an integer, becomes 0
   }
   void read(std::string_view key, float* out) {
     double value = *out;
     const bool there = find(key).has_value();
     read(key, &value);
-    if (there) *out = static_cast<float>(value);
+    if (there) *out = static_cast<float>(value) + 0.f;  // -1e-99 is -0
   }
   void read(std::string_view key, bool* out) {
     const auto element = find(key);

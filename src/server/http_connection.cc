@@ -14,6 +14,7 @@ namespace {
 constexpr std::size_t kInputLimit = 96u << 10;  // above HeadLimits::total: a head that is too long is seen to be so
 constexpr std::size_t kBodyRead = 32u << 10;
 constexpr double kGoodbyeSeconds = 2;  // for the last words to a client, and TLS's
+constexpr std::uint64_t kMostReadAway = 256u << 20;  // of a refused request, so that its client comes to read the answer
 
 std::chrono::steady_clock::time_point after(std::chrono::steady_clock::time_point start, double seconds) {
   return start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
@@ -277,7 +278,8 @@ asio::awaitable<void> Connection::linger() {
   co_await transport_.shutdown_send();
   disarm_watchdog();
   const Clock::time_point deadline = after(Clock::now(), env_.state.options.timeouts.linger);
-  while (!ended_ && !broken_ && Clock::now() < deadline) co_await changed_.wait_until(deadline);
+  const std::uint64_t most = received_ + kMostReadAway;
+  while (!ended_ && !broken_ && received_ < most && Clock::now() < deadline) co_await changed_.wait_until(deadline);
   close();
 }
 
