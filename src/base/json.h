@@ -14,7 +14,7 @@
 namespace gov {
 
 struct JsonLimits {
-  std::size_t depth = 64;         // of nested arrays and objects
+  std::size_t depth = 64;          // of nested arrays and objects
   std::size_t values = 1'000'000;  // in all, members' names not counted
 };
 
@@ -63,8 +63,8 @@ class Json {
   // Sets or adds a member; a null value becomes an object first. Returns this value, for chains.
   Json& set(std::string_view name, Json value);
 
-  // Compact, members in order. An integer is written as such; a double always with a fraction or an exponent, so that it
-  // reads back as one.
+  // Compact, members in order. An integer is written as such; a double always with a fraction or an exponent, so that
+  // it reads back as one.
   std::string dump() const;
   void write(JsonWriter& writer) const;
 

@@ -366,7 +366,8 @@ Session open_session(const CommonOptions& o, const Program& program, std::int64_
   return open_session(o, program, [&](EngineOptions& options) { options.max_sequences = max_sequences; });
 }
 
-Session open_session(const CommonOptions& o, const Program& program, const std::function<void(EngineOptions&)>& adjust) {
+Session open_session(const CommonOptions& o, const Program& program,
+                     const std::function<void(EngineOptions&)>& adjust) {
   const Machine machine = choose_machine(o);
   EngineOptions options = engine_options(o, machine);
   adjust(options);

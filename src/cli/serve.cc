@@ -31,6 +31,7 @@ struct ServeOptions {
   server::ServerOptions http;
   std::vector<std::string> key_files;
   server::ApiOptions api;
+  bool exact_model_name = false;
   LoopLimits queue;
   std::int64_t max_sequences = 8, queue_per_key = 0;
   bool no_prefix_cache = false;
@@ -68,7 +69,8 @@ void add_network_options(CLI::App& app, ServeOptions& o) {
       ->type_name("N")
       ->capture_default_str()
       ->group(kNetwork);
-  app.add_option("--admin-port", http.admin_port, "A second listener, on loopback, for routes that change the server's state")
+  app.add_option("--admin-port", http.admin_port,
+                 "A second listener, on loopback, for routes that change the server's state")
       ->check(CLI::Range(0, 65535))
       ->type_name("N")
       ->group(kNetwork);
@@ -77,7 +79,9 @@ void add_network_options(CLI::App& app, ServeOptions& o) {
       ->type_name("N")
       ->capture_default_str()
       ->group(kNetwork);
-  app.add_option("--tls-cert", http.tls_cert, "PEM file of the certificate chain: HTTPS")->type_name("FILE")->group(kNetwork);
+  app.add_option("--tls-cert", http.tls_cert, "PEM file of the certificate chain: HTTPS")
+      ->type_name("FILE")
+      ->group(kNetwork);
   app.add_option("--tls-key", http.tls_key, "PEM file of its key")->type_name("FILE")->group(kNetwork);
   app.add_option("--drain-seconds", o.drain_seconds, "How long open requests may go on after SIGTERM")
       ->check(CLI::Range(0.0, 86400.0))
@@ -89,12 +93,15 @@ void add_network_options(CLI::App& app, ServeOptions& o) {
 
 void add_access_options(CLI::App& app, ServeOptions& o) {
   const char* kAccess = "Access";
-  add_repeatable(app, "--api-key", o.http.api_keys,
-                 "Key that clients must send; repeatable. Others can see it in the list of processes: prefer --api-key-file or "
-                 "$GPT_OSS_VISION_API_KEY")
+  add_repeatable(
+      app, "--api-key", o.http.api_keys,
+      "Key that clients must send; repeatable. Others can see it in the list of processes: prefer --api-key-file or "
+      "$GPT_OSS_VISION_API_KEY")
       ->type_name("KEY")
       ->group(kAccess);
-  add_repeatable(app, "--api-key-file", o.key_files, "File with a key on each line; repeatable")->type_name("FILE")->group(kAccess);
+  add_repeatable(app, "--api-key-file", o.key_files, "File with a key on each line; repeatable")
+      ->type_name("FILE")
+      ->group(kAccess);
   add_repeatable(app, "--allowed-host", o.http.allowed_hosts,
                  "Name by which clients may call this server (Host header), besides localhost; repeatable")
       ->type_name("NAME")
@@ -107,11 +114,13 @@ void add_access_options(CLI::App& app, ServeOptions& o) {
 
 void add_engine_options(CLI::App& app, ServeOptions& o) {
   const char* kEngine = "Engine";
-  const auto count = [&](const char* name, std::int64_t& value, std::int64_t least, std::int64_t most, const char* help) {
+  const auto count = [&](const char* name, std::int64_t& value, std::int64_t least, std::int64_t most,
+                         const char* help) {
     return app.add_option(name, value, help)->check(CLI::Range(least, most))->type_name("N")->group(kEngine);
   };
   count("--max-sequences", o.max_sequences, 1, 4096, "Sequences that run at once; more wait")->capture_default_str();
-  count("--queue", o.queue.queue, 1, 1 << 20, "Requests that wait or run; more are answered by 429")->capture_default_str();
+  count("--queue", o.queue.queue, 1, 1 << 20, "Requests that wait or run; more are answered by 429")
+      ->capture_default_str();
   count("--queue-per-key", o.queue_per_key, 0, 1 << 20,
         "The same for each API key; 0: a quarter of --queue, without keys all of it")
       ->capture_default_str();
@@ -122,10 +131,37 @@ void add_engine_options(CLI::App& app, ServeOptions& o) {
 
 void add_api_options(CLI::App& app, ServeOptions& o) {
   const char* kApi = "API";
-  app.add_option("--model-name", o.api.model_name, "As /v1/models lists it; default: the folder's name")->type_name("NAME")->group(kApi);
+  app.add_option("--model-name", o.api.model_name, "As /v1/models lists it; default: the folder's name")
+      ->type_name("NAME")
+      ->group(kApi);
   app.add_option("--reasoning-effort", o.api.reasoning_effort, "Of requests that do not say it")
       ->check(CLI::IsMember({"low", "medium", "high"}))
       ->type_name("EFFORT")
+      ->capture_default_str()
+      ->group(kApi);
+  app.add_flag("--exact-model-name", o.exact_model_name,
+               "Refuse requests that name another model; default: any name will do")
+      ->group(kApi);
+  const std::map<std::string, HarmonyTemplate> templates{{"harmony", HarmonyTemplate::kHarmony},
+                                                         {"hf-jinja", HarmonyTemplate::kHfJinja}};
+  app.add_option("--chat-template", o.api.chat_template,
+                 "Of harmony's prompts: harmony, or hf-jinja as OpenAI's template for Hugging Face writes them")
+      ->transform(CLI::CheckedTransformer(templates))
+      ->type_name("NAME")
+      ->default_str("harmony")
+      ->group(kApi);
+  using Order = HarmonyRenderOptions::Order;
+  const std::map<std::string, Order> orders{{"channel", Order::kChannelFirst}, {"recipient", Order::kRecipientFirst}};
+  app.add_option(
+         "--render-order", o.api.render_order,
+         "What comes first in the header of a call: the channel, or the recipient as openai-harmony 0.0.8 has it")
+      ->transform(CLI::CheckedTransformer(orders))
+      ->type_name("NAME")
+      ->default_str("channel")
+      ->group(kApi);
+  app.add_option("--response-seconds", o.api.response_ttl_seconds, "How long stored responses are kept")
+      ->check(CLI::Range(1.0, 1e9))
+      ->type_name("X")
       ->capture_default_str()
       ->group(kApi);
   app.add_flag("--remote-images", o.api.remote_images,
@@ -135,7 +171,8 @@ void add_api_options(CLI::App& app, ServeOptions& o) {
                  "With --remote-images: only from this host, or .example.com for all below it; repeatable")
       ->type_name("HOST")
       ->group(kApi);
-  app.add_flag("--ignore-unknown-tools", o.api.ignore_unknown_tools, "Leave out tools of unknown types instead of refusing the request")
+  app.add_flag("--ignore-unknown-tools", o.api.ignore_unknown_tools,
+               "Leave out tools of unknown types instead of refusing the request")
       ->group(kApi);
 }
 
@@ -143,7 +180,8 @@ void collect_keys(ServeOptions& o) {
   for (const std::string& file : o.key_files) {
     for (std::string& key : server::read_key_file(file)) o.http.api_keys.push_back(std::move(key));
   }
-  if (const char* key = std::getenv("GPT_OSS_VISION_API_KEY"); key != nullptr && *key != '\0') o.http.api_keys.emplace_back(key);
+  if (const char* key = std::getenv("GPT_OSS_VISION_API_KEY"); key != nullptr && *key != '\0')
+    o.http.api_keys.emplace_back(key);
 }
 
 // Lines of several threads do not mix, and a full pipe loses lines instead of stopping the server.
@@ -155,7 +193,7 @@ std::function<void(std::string_view)> stderr_lines() {
   };
 }
 
-constexpr int kDeviceLost = 70;  // exit status; whoever supervises the server starts it anew
+constexpr int kDeviceLost = 70;   // exit status; whoever supervises the server starts it anew
 constexpr double kLastWords = 3;  // seconds for open requests to be told so
 
 // Until a signal or the loss of the device; the exit status.
@@ -172,7 +210,8 @@ int wait_and_drain(server::Server& server, EngineLoop& loop, double drain_second
   const Timer timer;
   bool drained = server.drain(drain_seconds, [&] { return stop_signals.load() > 1 || loop.failed(); });
   // What runs in the background has no connection that waits for it.
-  while (drained && !loop.drain(0.1)) drained = timer.seconds() < drain_seconds && stop_signals.load() < 2 && !loop.failed();
+  while (drained && !loop.drain(0.1))
+    drained = timer.seconds() < drain_seconds && stop_signals.load() < 2 && !loop.failed();
   server.stop();
   if (stop_signals.load() > 1) fail(ErrorCode::kCancelled, "requests were cut short");
   if (!drained) fmt::print(stderr, "gpt-oss-vision: warning: some requests were cut short\n");
@@ -211,7 +250,9 @@ int run_serve(const Program& program, ServeOptions o) {
     options.prefix_cache = !o.no_prefix_cache;
     options.draft_tokens = o.draft;
   });
-  if (o.api.model_name.empty()) o.api.model_name = std::filesystem::canonical(session.package->folder).filename().string();
+  o.api.any_model = !o.exact_model_name;
+  if (o.api.model_name.empty())
+    o.api.model_name = std::filesystem::canonical(session.package->folder).filename().string();
   EngineLoop loop(*session.engine, o.queue);
   server::Api api(*session.package, loop, o.api);
   struct Stop {  // before the API and the loop, which its handlers use, go
@@ -223,7 +264,8 @@ int run_serve(const Program& program, ServeOptions o) {
   server.set_routes(std::move(routes), [&api] { return api.metrics(); });
   loading = false;
   fmt::print("gpt-oss-vision: serving {} at {}\n", o.api.model_name, server.address());
-  if (server.admin_port() >= 0) fmt::print("gpt-oss-vision: admin routes at http://127.0.0.1:{}\n", server.admin_port());
+  if (server.admin_port() >= 0)
+    fmt::print("gpt-oss-vision: admin routes at http://127.0.0.1:{}\n", server.admin_port());
   std::fflush(stdout);
   return wait_and_drain(server, loop, o.drain_seconds);
 }

@@ -1,5 +1,6 @@
 #pragma once
-// How many rows each expert of each layer was given, by the kind of row: what the router does with text and with pictures.
+// How many rows each expert of each layer was given, by the kind of row: what the router does with text and with
+// pictures.
 
 #include <cstdint>
 #include <vector>
@@ -17,7 +18,8 @@ struct ExpertLoad {
     image.assign(size, 0);
   }
 
-  // The rows of one pass through a layer. indices I32 [T, K], modality U8 [T] or empty (all text); both in the host's memory.
+  // The rows of one pass through a layer. indices I32 [T, K], modality U8 [T] or empty (all text); both in the host's
+  // memory.
   void count(std::int64_t layer, std::int64_t experts, const Tensor& indices, const Tensor& modality) {
     if (text.empty()) return;
     const std::int64_t rows = indices.shape[0], chosen = indices.shape[1];

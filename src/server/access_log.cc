@@ -17,8 +17,8 @@ std::string now_text() {  // RFC 3339, UTC, milliseconds
   const std::time_t seconds = static_cast<std::time_t>(ms / 1000);
   std::tm parts{};
   gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
-                     parts.tm_hour, parts.tm_min, parts.tm_sec, ms % 1000);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, ms % 1000);
 }
 
 // A word of the text form: never empty, no spaces, so that the line can be split again.
@@ -39,7 +39,9 @@ std::string access_line(const AccessRecord& r, bool json) {
   }
   JsonWriter w;
   w.begin_object().field("time", now_text()).field("request_id", printable(r.request_id, kMaxField));
-  w.field("remote", r.remote).field("method", printable(r.method, kMaxField)).field("path", printable(r.path, kMaxField));
+  w.field("remote", r.remote)
+      .field("method", printable(r.method, kMaxField))
+      .field("path", printable(r.path, kMaxField));
   w.field("status", r.status).field("bytes_in", r.bytes_in).field("bytes_out", r.bytes_out);
   w.field("seconds", r.seconds).field("key", printable(r.tenant, kMaxField)).end_object();
   return w.take();

@@ -40,7 +40,8 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 void ApiKeys::add(std::string_view key) {
-  if (key.empty() || key.size() > kMaxKey || !std::all_of(key.begin(), key.end(), [](char c) { return c > 0x20 && c < 0x7F; })) {
+  if (key.empty() || key.size() > kMaxKey ||
+      !std::all_of(key.begin(), key.end(), [](char c) { return c > 0x20 && c < 0x7F; })) {
     fail(ErrorCode::kInvalidArgument, "an API key has 1 to {} printable ASCII characters and no spaces", kMaxKey);
   }
   const Digest digest = sha256(key);
@@ -91,7 +92,9 @@ std::optional<HostPort> parse_host(std::string_view text) {
   result.host = lower(text.substr(0, colon));
   if (result.host.ends_with('.')) result.host.pop_back();
   if (result.host.empty() || result.host.size() > 255) return std::nullopt;
-  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_'; };
+  const auto plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+  };
   if (bracket == 0 && !std::all_of(result.host.begin(), result.host.end(), plain)) return std::nullopt;
   if (bracket != 0 && !is_ip_literal(result.host)) return std::nullopt;
   if (colon == std::string_view::npos) return result;
@@ -135,7 +138,8 @@ bool HostRule::accepts(std::string_view host_header) const {
 OriginRule::OriginRule(std::vector<std::string> allowed) : allowed_(std::move(allowed)) {
   for (const std::string& origin : allowed_) {
     const std::size_t scheme = origin.find("://");
-    const bool form = (scheme != std::string::npos) && parse_host(std::string_view(origin).substr(scheme + 3)).has_value();
+    const bool form =
+        (scheme != std::string::npos) && parse_host(std::string_view(origin).substr(scheme + 3)).has_value();
     if (origin != "*" && !form) {
       fail(ErrorCode::kInvalidArgument, "'{}' is not an origin such as https://example.com", printable(origin));
     }

@@ -9,8 +9,8 @@
 
 namespace gov::server {
 
-// Keys are kept as SHA-256 digests only; presented ones are compared digest by digest in constant time, with all of them
-// every time.
+// Keys are kept as SHA-256 digests only; presented ones are compared digest by digest in constant time, with all of
+// them every time.
 class ApiKeys {
  public:
   void add(std::string_view key);  // Error kInvalidArgument: empty, too long, or not printable ASCII

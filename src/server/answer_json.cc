@@ -47,8 +47,9 @@ void write_usage(JsonWriter& w, const Usage& usage) {
 const char* chat_finish_reason(FinishReason reason, const OutputReader& reader) {
   if (reason == FinishReason::kLength) return "length";
   const std::vector<OutputItem>& items = reader.items();
-  const bool calls = std::any_of(items.begin(), items.end(),
-                                 [](const OutputItem& i) { return i.kind == OutputItem::Kind::kToolCall && i.complete; });
+  const bool calls = std::any_of(items.begin(), items.end(), [](const OutputItem& i) {
+    return i.kind == OutputItem::Kind::kToolCall && i.complete;
+  });
   return calls ? "tool_calls" : "stop";
 }
 

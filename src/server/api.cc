@@ -7,7 +7,8 @@
 namespace gov::server {
 
 struct Api::Impl {
-  Impl(const ModelPackage& package, EngineLoop& loop, ApiOptions options) : context(package, loop, std::move(options)) {}
+  Impl(const ModelPackage& package, EngineLoop& loop, ApiOptions options)
+      : context(package, loop, std::move(options)) {}
   ApiContext context;
   std::string openapi;
 };
@@ -20,9 +21,10 @@ std::vector<Route> Api::routes() {
   using Call = void (*)(ApiContext&, const HttpRequest&, const ResponderPtr&);
   std::vector<Route> routes;
   const auto add = [&](const char* method, const char* pattern, Call call) {
-    routes.push_back({method, pattern, [context = &impl_->context, call](const HttpRequest& request, const ResponderPtr& responder) {
-                        call(*context, request, responder);
-                      }});
+    routes.push_back(
+        {method, pattern, [context = &impl_->context, call](const HttpRequest& request, const ResponderPtr& responder) {
+           call(*context, request, responder);
+         }});
   };
   add("POST", "/v1/chat/completions", chat_completions);
   add("POST", "/v1/responses", create_response);

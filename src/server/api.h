@@ -13,14 +13,14 @@
 namespace gov::server {
 
 struct ApiOptions {
-  std::string model_name;              // as /v1/models lists it; requests may name it or anything if `any_model`
+  std::string model_name;  // as /v1/models lists it; requests may name it or anything if `any_model`
   bool any_model = true;
   std::string reasoning_effort = "medium";
   HarmonyTemplate chat_template = HarmonyTemplate::kHarmony;  // and the order of a call's header, for harmony models
   HarmonyRenderOptions::Order render_order = HarmonyRenderOptions::Order::kChannelFirst;
-  bool remote_images = false;          // fetch https image URLs
+  bool remote_images = false;            // fetch https image URLs
   std::vector<std::string> image_hosts;  // allowed hosts; empty: any public one
-  double response_ttl_seconds = 3600;  // of stored responses
+  double response_ttl_seconds = 3600;    // of stored responses
   std::size_t stored_bytes = 256u << 20;
   bool ignore_unknown_tools = false;
 };

@@ -17,8 +17,10 @@ ApiError from_error(const Error& error) {
     case ErrorCode::kNotFound: return {404, kInvalidRequest, message, "", "not_found"};
     case ErrorCode::kCancelled: return {499, "cancelled", "the request was cancelled", "", "cancelled"};
     case ErrorCode::kOverloaded: return {429, "rate_limit_error", message, "", "queue_full"};
-    case ErrorCode::kUnavailable: return {503, "service_unavailable", "the server is starting or stopping", "", "unavailable"};
-    case ErrorCode::kOutOfMemory: return {503, "service_unavailable", "not enough memory for this request", "", "out_of_memory"};
+    case ErrorCode::kUnavailable:
+      return {503, "service_unavailable", "the server is starting or stopping", "", "unavailable"};
+    case ErrorCode::kOutOfMemory:
+      return {503, "service_unavailable", "not enough memory for this request", "", "out_of_memory"};
     case ErrorCode::kDevice:
       if (message.find("finite") != std::string::npos) {
         return {500, "numerical_error", "the model's output is not finite", "", "numerical_error"};
@@ -79,7 +81,8 @@ void send_error(Responder& responder, const ApiError& error) {
 std::string anthropic_error_body(const ApiError& error) {
   std::string type = "api_error";
   switch (error.status) {
-    case 400: case 413: type = "invalid_request_error"; break;
+    case 400:
+    case 413: type = "invalid_request_error"; break;
     case 401: type = "authentication_error"; break;
     case 404: type = "not_found_error"; break;
     case 429: type = "rate_limit_error"; break;

@@ -14,7 +14,11 @@ namespace gov::server {
 
 struct ApiError : std::exception {
   ApiError(int status, std::string type, std::string message, std::string param = {}, std::string code = {})
-      : status(status), type(std::move(type)), message(std::move(message)), param(std::move(param)), code(std::move(code)) {}
+      : status(status),
+        type(std::move(type)),
+        message(std::move(message)),
+        param(std::move(param)),
+        code(std::move(code)) {}
   const char* what() const noexcept override { return message.c_str(); }
 
   int status;
@@ -25,12 +29,14 @@ struct ApiError : std::exception {
 // 400 invalid_request_error about one field; the message begins with its name.
 template <class... Args>
 [[noreturn]] void bad_field(std::string_view field, fmt::format_string<Args...> rule, Args&&... args) {
-  throw ApiError(400, "invalid_request_error", fmt::format("{}: {}", field, fmt::format(rule, std::forward<Args>(args)...)),
-                 std::string(field), "invalid_value");
+  throw ApiError(400, "invalid_request_error",
+                 fmt::format("{}: {}", field, fmt::format(rule, std::forward<Args>(args)...)), std::string(field),
+                 "invalid_value");
 }
 
-// Whatever was thrown while a request was handled. The one place where error codes become HTTP statuses: what the client
-// caused is told as it is; what it did not cause, and could hold a path or an address, is told by a fixed sentence.
+// Whatever was thrown while a request was handled. The one place where error codes become HTTP statuses: what the
+// client caused is told as it is; what it did not cause, and could hold a path or an address, is told by a fixed
+// sentence.
 ApiError to_api_error(std::exception_ptr error);
 
 Json error_object(const ApiError& error);       // the value of "error"

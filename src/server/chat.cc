@@ -21,8 +21,8 @@ struct ChatAnswer {
   // Of a stream, for each choice.
   struct Choice {
     bool has_content = false;
-    int calls = 0;               // shown so far
-    std::vector<int> call_of;    // [items] index of a tool call, -1 if it is not shown
+    int calls = 0;             // shown so far
+    std::vector<int> call_of;  // [items] index of a tool call, -1 if it is not shown
   };
   std::vector<Choice> choices;
 
@@ -91,8 +91,19 @@ void ChatAnswer::event(int index, const OutputReader& reader, const OutputEvent&
     if (choice.calls > 0 && !request.input.parallel_calls) return;
     call = choice.calls++;
     chunk(index, [&](JsonWriter& w) {
-      w.key("tool_calls").begin_array().begin_object().field("index", call).field("id", item.id).field("type", "function");
-      w.key("function").begin_object().field("name", item.name).field("arguments", "").end_object().end_object().end_array();
+      w.key("tool_calls")
+          .begin_array()
+          .begin_object()
+          .field("index", call)
+          .field("id", item.id)
+          .field("type", "function");
+      w.key("function")
+          .begin_object()
+          .field("name", item.name)
+          .field("arguments", "")
+          .end_object()
+          .end_object()
+          .end_array();
     });
     return;
   }
@@ -113,7 +124,8 @@ void ChatAnswer::event(int index, const OutputReader& reader, const OutputEvent&
       const bool first = item.text.size() == event.text.size();
       const std::string text = (first && choice.has_content ? "\n\n" : "") + event.text;
       choice.has_content = choice.has_content || !event.text.empty();
-      chunk(index, [&](JsonWriter& w) { w.field("content", text); }, event.scores);
+      chunk(
+          index, [&](JsonWriter& w) { w.field("content", text); }, event.scores);
     }
   }
 }
@@ -121,7 +133,8 @@ void ChatAnswer::event(int index, const OutputReader& reader, const OutputEvent&
 void ChatAnswer::end_stream(const ChatEnd& end, const std::vector<OutputReader>& readers) {
   begin_stream();
   for (std::size_t i = 0; i < readers.size(); ++i) {
-    chunk(static_cast<int>(i), [](JsonWriter&) {}, {}, chat_finish_reason(end.reasons[i], readers[i]));
+    chunk(
+        static_cast<int>(i), [](JsonWriter&) {}, {}, chat_finish_reason(end.reasons[i], readers[i]));
   }
   if (request.include_usage) {
     JsonWriter w;
@@ -147,12 +160,14 @@ void ChatAnswer::message(JsonWriter& w, const OutputReader& reader) const {
     has_content = true;
   }
   // An answer that ended without a word is an empty text, not none: only a call has no content.
-  const bool answered = has_content || (!has_calls && !reader.items().empty() && reader.items().back().kind == Kind::kMessage);
+  const bool answered =
+      has_content || (!has_calls && !reader.items().empty() && reader.items().back().kind == Kind::kMessage);
   w.begin_object().field("role", "assistant").key("content");
   if (answered) w.value(content);
   else w.null();
   w.key("refusal").null();
-  if (request.include_reasoning && !reasoning.empty()) w.field("reasoning", reasoning).field("reasoning_content", reasoning);
+  if (request.include_reasoning && !reasoning.empty())
+    w.field("reasoning", reasoning).field("reasoning_content", reasoning);
   if (has_calls) {
     w.key("tool_calls").begin_array();
     for (const OutputItem& item : reader.items()) {
@@ -176,7 +191,8 @@ void ChatAnswer::whole(const ChatEnd& end, const std::vector<OutputReader>& read
     w.key("logprobs");
     if (request.logprobs) {
       std::vector<TokenScore> scores;
-      for (const OutputItem& item : readers[i].items()) scores.insert(scores.end(), item.scores.begin(), item.scores.end());
+      for (const OutputItem& item : readers[i].items())
+        scores.insert(scores.end(), item.scores.begin(), item.scores.end());
       w.begin_object().key("content");
       write_scores(w, context.package.tokenizer, scores);
       w.key("refusal").null().end_object();
@@ -207,7 +223,9 @@ void start(const std::shared_ptr<ChatAnswer>& answer, const RequestPtr& http, st
   const ChatInput& input = answer->request.input;
   const ChatPrompt prompt = make_prompt(context.package.tokenizer, context.prompt_rules(), input);
   ChatCalls calls;
-  calls.event = [answer](int choice, const OutputReader& reader, const OutputEvent& event) { answer->event(choice, reader, event); };
+  calls.event = [answer](int choice, const OutputReader& reader, const OutputEvent& event) {
+    answer->event(choice, reader, event);
+  };
   calls.done = [answer](const ChatEnd& end, const std::vector<OutputReader>& readers) {
     if (end.cancelled()) answer->fail(stopping_error());
     else if (answer->request.stream) answer->end_stream(end, readers);
@@ -221,7 +239,8 @@ void start(const std::shared_ptr<ChatAnswer>& answer, const RequestPtr& http, st
 
 void chat_completions(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    auto answer = std::make_shared<ChatAnswer>(ChatAnswer{context, responder, {}, new_id("chatcmpl-"), "", unix_time(), {}});
+    auto answer =
+        std::make_shared<ChatAnswer>(ChatAnswer{context, responder, {}, new_id("chatcmpl-"), "", unix_time(), {}});
     answer->request = read_chat_request(parse_body(http->body), param_table("chat"), context.sampling);
     answer->model = check_model(context, answer->request.model);
     with_pictures(

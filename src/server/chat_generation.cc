@@ -81,7 +81,8 @@ OutputReader::Options reader_options(const ApiContext& context, const ChatInput&
 }  // namespace
 
 std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& input, const ChatPrompt& prompt,
-                                       std::vector<std::vector<float>> pixels, const HttpRequest& http, ChatCalls calls) {
+                                       std::vector<std::vector<float>> pixels, const HttpRequest& http,
+                                       ChatCalls calls) {
   Request request;
   request.prompt = prompt.ids;
   request.images = std::move(pixels);
@@ -98,7 +99,8 @@ std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& inp
   if (prompt.rules) {
     request.constraint.emplace(context.package.tokenizer, context.rules.tokens, context.rules.end_ids, *prompt.rules);
   }
-  const auto reading = std::make_shared<ChatReading>(context, reader_options(context, input, prompt), input.n, std::move(calls));
+  const auto reading =
+      std::make_shared<ChatReading>(context, reader_options(context, input, prompt), input.n, std::move(calls));
   const auto strand = std::make_shared<Strand>(*context.deliver);
   GenerationCalls raw;
   raw.token = [reading](TokenPiece piece) { reading->take(std::move(piece)); };
@@ -113,13 +115,15 @@ std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& inp
 
 std::int64_t prompt_rows(const ApiContext& context, const ChatPrompt& prompt, std::size_t images) {
   const Config& config = context.package.model.config;
-  const std::int64_t places = std::count(prompt.ids.begin(), prompt.ids.end(), static_cast<std::int32_t>(config.image_token_id));
+  const std::int64_t places =
+      std::count(prompt.ids.begin(), prompt.ids.end(), static_cast<std::int32_t>(config.image_token_id));
   const std::int64_t rows = images > 0 ? static_cast<std::int64_t>(images) * config.vision.tokens() : 0;
   return static_cast<std::int64_t>(prompt.ids.size()) - places + rows;
 }
 
 std::int64_t count_tokens(ApiContext& context, const ChatInput& input) {
-  return prompt_rows(context, make_prompt(context.package.tokenizer, context.prompt_rules(), input), input.images.size());
+  return prompt_rows(context, make_prompt(context.package.tokenizer, context.prompt_rules(), input),
+                     input.images.size());
 }
 
 }  // namespace gov::server

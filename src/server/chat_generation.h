@@ -12,7 +12,9 @@ struct ChatEnd {
   std::vector<std::string> stop_matches;  // [n], "" if it ended by something else
   Usage usage;
   // By the client or the server, before it was complete.
-  bool cancelled() const { return std::find(reasons.begin(), reasons.end(), FinishReason::kCancelled) != reasons.end(); }
+  bool cancelled() const {
+    return std::find(reasons.begin(), reasons.end(), FinishReason::kCancelled) != reasons.end();
+  }
 };
 
 // As GenerationCalls.
@@ -24,7 +26,8 @@ struct ChatCalls {
 
 // Starts the answer, its pictures loaded: what is enforced becomes the request's constraint.
 std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& input, const ChatPrompt& prompt,
-                                       std::vector<std::vector<float>> pixels, const HttpRequest& http, ChatCalls calls);
+                                       std::vector<std::vector<float>> pixels, const HttpRequest& http,
+                                       ChatCalls calls);
 
 // Tokens of a prompt, rows of pictures included.
 std::int64_t prompt_rows(const ApiContext& context, const ChatPrompt& prompt, std::size_t images);

@@ -21,8 +21,8 @@ std::string text_of(const HarmonyMessage& message) {
 
 bool uses_tools(const ChatInput& input) {
   return !input.tools.empty() || std::any_of(input.messages.begin(), input.messages.end(), [](const HarmonyMessage& m) {
-           return m.role == HarmonyRole::kTool || !m.recipient.empty();
-         });
+    return m.role == HarmonyRole::kTool || !m.recipient.empty();
+  });
 }
 
 std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInput& input) {
@@ -52,13 +52,15 @@ std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInpu
     messages.push_back(std::move(message));
   };
   add(HarmonyRole::kSystem, system_text(system, !input.tools.empty()));
-  if (std::string text = developer_text(developer, rules.harmony.format); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
+  if (std::string text = developer_text(developer, rules.harmony.format); !text.empty())
+    add(HarmonyRole::kDeveloper, std::move(text));
   for (; next < input.messages.size(); ++next) {
     const HarmonyMessage& message = input.messages[next];
     if (is_instructions(message)) {
       DeveloperContent later;
       later.instructions = text_of(message);
-      if (std::string text = developer_text(later, rules.harmony.format); !text.empty()) add(HarmonyRole::kDeveloper, std::move(text));
+      if (std::string text = developer_text(later, rules.harmony.format); !text.empty())
+        add(HarmonyRole::kDeveloper, std::move(text));
     } else {
       messages.push_back(message);
     }
@@ -66,23 +68,12 @@ std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInpu
   return messages;
 }
 
-const char* plain_role(HarmonyRole role) {
-  switch (role) {
-    case HarmonyRole::kSystem: return "system";
-    case HarmonyRole::kDeveloper: return "developer";
-    case HarmonyRole::kUser: return "user";
-    case HarmonyRole::kAssistant: return "assistant";
-    case HarmonyRole::kTool: return "tool";
-  }
-  return "user";
-}
-
 // Reasoning of the past is not told to a model that does not reason.
 std::vector<ChatMessage> plain_messages(const ChatInput& input) {
   std::vector<ChatMessage> messages;
   for (const HarmonyMessage& message : input.messages) {
     if (message.channel == "analysis") continue;
-    messages.push_back({plain_role(message.role), message.content});
+    messages.push_back({harmony_role_name(message.role), message.content});
   }
   return messages;
 }
@@ -98,8 +89,8 @@ std::shared_ptr<const Grammar> final_format(const PromptRules& rules, const Chat
   }
 }
 
-// A schema that asks for nothing in particular, or one that is not strict and has something that cannot be enforced, gives
-// any JSON object.
+// A schema that asks for nothing in particular, or one that is not strict and has something that cannot be enforced,
+// gives any JSON object.
 std::shared_ptr<const Grammar> arguments_grammar(const PromptRules& rules, const ToolSpec& tool) {
   if (!tool.function.parameters) return rules.schemas->json_object();
   try {
@@ -153,7 +144,8 @@ ChatPrompt make_prompt(const Tokenizer& tokenizer, const PromptRules& rules, con
   ChatPrompt prompt;
   prompt.harmony = rules.format == PromptRules::Format::kHarmony || (rules.tokens && uses_tools(input));
   if (prompt.harmony) {
-    for (const ToolSpec& tool : input.tools) prompt.tool_names.push_back(fmt::format("{}.{}", kFunctions, tool.function.name));
+    for (const ToolSpec& tool : input.tools)
+      prompt.tool_names.push_back(fmt::format("{}.{}", kFunctions, tool.function.name));
     HarmonyRenderOptions options = rules.harmony;
     options.preserve_thinking = input.preserve_thinking;
     prompt.ids = render_harmony(tokenizer, *rules.tokens, with_system(rules, input), options);

@@ -37,11 +37,11 @@ struct ChatInput {
   bool parallel_calls = true;
   bool json_object = false;
   std::optional<ResponseFormat> format;
-  std::string effort;               // "": the server's default; none, minimal, low, medium, high
+  std::string effort;  // "": the server's default; none, minimal, low, medium, high
   std::int64_t max_reasoning = -1;
   bool preserve_thinking = false;
 
-  GenerationOptions generation;     // stop: acts on the answer's text only
+  GenerationOptions generation;  // stop: acts on the answer's text only
   int n = 1;
   std::string cache_salt;
   int priority = 0;
@@ -55,7 +55,7 @@ struct PromptRules {
   std::optional<HarmonyTokens> tokens;  // of the tokenizer, if it has them
   std::vector<std::int32_t> end_ids;    // the model's eos ids
   std::string default_effort = "medium";
-  std::string date;                     // YYYY-MM-DD or ""
+  std::string date;  // YYYY-MM-DD or ""
   SchemaCache* schemas = nullptr;
 };
 
@@ -67,9 +67,9 @@ struct ChatPrompt {
   std::optional<OutputRules> rules;       // something is enforced
 };
 
-// Renders the conversation and compiles what has to be enforced. Models whose vocabulary has harmony's control tokens but
-// that were trained on plain chats (PromptRules::Format::kPlain) get harmony's form only when tools are involved. ApiError
-// 400 naming the field: a schema that cannot be enforced, tools without control tokens, bad names.
+// Renders the conversation and compiles what has to be enforced. Models whose vocabulary has harmony's control tokens
+// but that were trained on plain chats (PromptRules::Format::kPlain) get harmony's form only when tools are involved.
+// ApiError 400 naming the field: a schema that cannot be enforced, tools without control tokens, bad names.
 ChatPrompt make_prompt(const Tokenizer& tokenizer, const PromptRules& rules, const ChatInput& input);
 
 // The sampling parameters that all generating routes share (params.h), over the model's defaults.

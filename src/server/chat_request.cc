@@ -29,7 +29,8 @@ void read_assistant(const Json& message, const std::string& field, ChatInput& in
   if (const Json* content = find_member(message, "content", kString | kArray, field)) {
     read_content(*content, field + ".content", input, answer);
   }
-  if (std::string refusal = text_member(message, "refusal", field); !refusal.empty()) add_text(answer, std::move(refusal));
+  if (std::string refusal = text_member(message, "refusal", field); !refusal.empty())
+    add_text(answer, std::move(refusal));
   bool empty = true;
   for (const ContentPart& part : answer.content) empty = empty && part.text.empty();
   if (!empty) input.messages.push_back(std::move(answer));
@@ -64,7 +65,8 @@ void read_message(const Json& message, const std::string& field, ChatInput& inpu
     out.name = text_member(message, "name", field);
     if (!out.name.empty()) check_name(out.name, field + ".name");
   } else {
-    bad_field(field + ".role", "must be one of system, developer, user, assistant, tool, not \"{}\"", printable(role, 40));
+    bad_field(field + ".role", "must be one of system, developer, user, assistant, tool, not \"{}\"",
+              printable(role, 40));
   }
   read_content(need_member(message, "content", kString | kArray, field), field + ".content", input, out);
   input.messages.push_back(std::move(out));
@@ -89,7 +91,8 @@ void read_allowed(const Json& choice, ChatInput& input) {
   if (mode != "auto" && mode != "required") bad_field(field + ".mode", "must be auto or required");
   input.tool_choice.kind = mode == "auto" ? Choice::kAuto : Choice::kRequired;
   for (const Json& tool : need_member(allowed, "tools", kArray, field).array()) {
-    const std::string name = need_text(need_member(need_object(tool, field), "function", kObject, field), "name", field);
+    const std::string name =
+        need_text(need_member(need_object(tool, field), "function", kObject, field), "name", field);
     check_allowed(input, name, field + ".tools");
     input.tool_choice.names.push_back(name);
   }
@@ -108,7 +111,8 @@ void read_tool_choice(const Fields& fields, ChatInput& input) {
   } else {
     const std::string type = need_text(*choice, "type", "tool_choice");
     if (type == "function") {
-      const std::string name = need_text(need_member(*choice, "function", kObject, "tool_choice"), "name", "tool_choice.function");
+      const std::string name =
+          need_text(need_member(*choice, "function", kObject, "tool_choice"), "name", "tool_choice.function");
       check_allowed(input, name, "tool_choice");
       input.tool_choice = {Choice::kRequired, {name}};
     } else if (type == "allowed_tools") {
@@ -117,7 +121,8 @@ void read_tool_choice(const Fields& fields, ChatInput& input) {
       bad_field("tool_choice.type", "\"{}\" is not supported", printable(type, 60));
     }
   }
-  if (input.tool_choice.kind == Choice::kRequired && input.tools.empty()) bad_field("tool_choice", "there are no tools");
+  if (input.tool_choice.kind == Choice::kRequired && input.tools.empty())
+    bad_field("tool_choice", "there are no tools");
 }
 
 void read_response_format(const Fields& fields, ChatInput& input) {
@@ -127,7 +132,8 @@ void read_response_format(const Fields& fields, ChatInput& input) {
   if (type == "json_object") {
     input.json_object = true;
   } else if (type == "json_schema") {
-    input.format = read_schema_format(need_member(*format, "json_schema", kObject, "response_format"), "response_format.json_schema");
+    input.format = read_schema_format(need_member(*format, "json_schema", kObject, "response_format"),
+                                      "response_format.json_schema");
   } else if (type != "text") {
     bad_field("response_format.type", "must be one of text, json_object, json_schema, not \"{}\"", printable(type, 40));
   }
@@ -190,7 +196,8 @@ ChatRequest read_chat_request(const Json& body, const ParamTable& table, const o
   read_response_format(fields, input);
   CallNames calls;
   const Json::Array& messages = fields.get("messages")->array();
-  for (std::size_t i = 0; i < messages.size(); ++i) read_message(messages[i], fmt::format("messages[{}]", i), input, calls);
+  for (std::size_t i = 0; i < messages.size(); ++i)
+    read_message(messages[i], fmt::format("messages[{}]", i), input, calls);
   return request;
 }
 

@@ -1,5 +1,5 @@
-// POST /v1/completions: raw prompts as texts or token ids, several at once, with echo and log-probabilities of the prompt
-// as evaluation harnesses need them.
+// POST /v1/completions: raw prompts as texts or token ids, several at once, with echo and log-probabilities of the
+// prompt as evaluation harnesses need them.
 
 #include <algorithm>
 #include <cmath>
@@ -61,7 +61,8 @@ CompletionRequest read_request(const Json& body, const ApiContext& context) {
   CompletionRequest request;
   request.options = read_sampling(fields, context.sampling);
   request.options.max_new_tokens = fields.integer("max_tokens");
-  if (request.options.min_new_tokens > request.options.max_new_tokens) bad_field("min_tokens", "must be at most max_tokens");
+  if (request.options.min_new_tokens > request.options.max_new_tokens)
+    bad_field("min_tokens", "must be at most max_tokens");
   request.echo = fields.flag("echo");
   if (request.options.max_new_tokens == 0 && !request.echo) bad_field("max_tokens", "0 only with echo");
   if (fields.has("logprobs")) {
@@ -97,7 +98,8 @@ std::string token_name(const Tokenizer& tokenizer, std::int32_t token) {
   const std::string_view bytes = tokenizer.token_bytes(token);
   if (utf8_valid(bytes)) return std::string(bytes);
   std::string name = "bytes:";
-  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(byte)));
+  for (const char byte : bytes)
+    name += fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<unsigned char>(byte)));
   return name;
 }
 
@@ -170,17 +172,25 @@ class LogprobLists {
   std::vector<Row> rows_;
 };
 
-// One answer: its prompts go to the engine a few at a time, side by side. Everything but the beginning runs on the strand.
+// One answer: its prompts go to the engine a few at a time, side by side. Everything but the beginning runs on the
+// strand.
 class CompletionAnswer : public std::enable_shared_from_this<CompletionAnswer> {
  public:
   CompletionAnswer(ApiContext& context, ResponderPtr responder, CompletionRequest request, const HttpRequest& http)
-      : context_(context), responder_(std::move(responder)), request_(std::move(request)), tenant_(http.tenant),
-        request_id_(http.request_id), id_(new_id("cmpl-")), model_(check_model(context, request_.model)),
-        strand_(std::make_shared<Strand>(*context.deliver)), results_(request_.prompts.size()) {}
+      : context_(context),
+        responder_(std::move(responder)),
+        request_(std::move(request)),
+        tenant_(http.tenant),
+        request_id_(http.request_id),
+        id_(new_id("cmpl-")),
+        model_(check_model(context, request_.model)),
+        strand_(std::make_shared<Strand>(*context.deliver)),
+        results_(request_.prompts.size()) {}
 
   void start() {
     ++context_.counters.requests;
-    if (request_.stream) lists_.resize(request_.prompts.size() * static_cast<std::size_t>(request_.n), LogprobLists(tokenizer()));
+    if (request_.stream)
+      lists_.resize(request_.prompts.size() * static_cast<std::size_t>(request_.n), LogprobLists(tokenizer()));
     strand_->post([self = shared_from_this()] { self->submit_more(); });
   }
 
@@ -199,7 +209,11 @@ class CompletionAnswer : public std::enable_shared_from_this<CompletionAnswer> {
   void write_choice(JsonWriter& w, int index, std::size_t prompt, const Completion& choice) const;
   Usage usage() const;
   void head(JsonWriter& w) const {
-    w.begin_object().field("id", id_).field("object", "text_completion").field("created", created_).field("model", model_);
+    w.begin_object()
+        .field("id", id_)
+        .field("object", "text_completion")
+        .field("created", created_)
+        .field("model", model_);
     w.field("system_fingerprint", context_.fingerprint);
   }
 
@@ -209,8 +223,8 @@ class CompletionAnswer : public std::enable_shared_from_this<CompletionAnswer> {
   std::string tenant_, request_id_, id_, model_;
   std::int64_t created_ = unix_time();
   std::shared_ptr<Strand> strand_;
-  std::vector<RequestResult> results_;  // [prompts]
-  std::vector<LogprobLists> lists_;     // of a stream: [prompts * n], to count the offsets
+  std::vector<RequestResult> results_;   // [prompts]
+  std::vector<LogprobLists> lists_;      // of a stream: [prompts * n], to count the offsets
   std::size_t next_ = 0, finished_ = 0;  // prompts submitted, and done
   std::vector<std::weak_ptr<Generation>> running_;
   std::set<int> begun_;  // choices of a stream
@@ -246,7 +260,8 @@ void CompletionAnswer::submit(std::size_t prompt) {
   generation->submit(context_, std::move(request), strand_, std::move(calls));
 }
 
-std::string CompletionAnswer::chunk(int index, std::string_view text, const LogprobLists* lists, const char* reason) const {
+std::string CompletionAnswer::chunk(int index, std::string_view text, const LogprobLists* lists,
+                                    const char* reason) const {
   JsonWriter w;
   head(w);
   w.key("choices").begin_array().begin_object().field("index", index).field("text", text).key("logprobs");
@@ -302,7 +317,9 @@ void CompletionAnswer::done(std::size_t prompt, RequestResult result) {
 void CompletionAnswer::failed(const ApiError& error) {
   if (ended_) return;
   ended_ = true;
-  ++(error.status == 429 ? context_.counters.rejected : responder_->cancelled() ? context_.counters.cancelled : context_.counters.failed);
+  ++(error.status == 429       ? context_.counters.rejected
+     : responder_->cancelled() ? context_.counters.cancelled
+                               : context_.counters.failed);
   for (const auto& weak : running_) {
     if (const auto generation = weak.lock()) generation->cancel();
   }
@@ -337,7 +354,8 @@ void CompletionAnswer::write_choice(JsonWriter& w, int index, std::size_t prompt
     for (std::size_t i = 0; request_.echo && i < ids.size(); ++i) {
       lists.add(ids[i], i == 0 ? std::nanf("") : result.prompt_logprobs[i], result.prompt_top_logprobs[i]);
     }
-    for (std::size_t i = 0; i < choice.tokens.size(); ++i) lists.add(choice.tokens[i], choice.logprobs[i], choice.top_logprobs[i]);
+    for (std::size_t i = 0; i < choice.tokens.size(); ++i)
+      lists.add(choice.tokens[i], choice.logprobs[i], choice.top_logprobs[i]);
     lists.write(w);
   } else {
     w.null();

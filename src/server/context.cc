@@ -4,8 +4,8 @@
 #include <ctime>
 #include <limits>
 
-#include "server/fetch.h"
 #include "server/api_error.h"
+#include "server/fetch.h"
 #include "server/generation.h"
 #include "server/response_store.h"
 
@@ -71,8 +71,14 @@ void LiveGenerations::cancel_all_and_wait() {
 }
 
 ApiContext::ApiContext(const ModelPackage& p, EngineLoop& l, ApiOptions o)
-    : package(p), loop(l), options(std::move(o)), version(GOV_VERSION), fingerprint("gpt-oss-vision-" GOV_VERSION), created(unix_time()),
-      sampling(default_sampling(package.folder)), responses(std::make_unique<ResponseStore>(options.stored_bytes, options.response_ttl_seconds)),
+    : package(p),
+      loop(l),
+      options(std::move(o)),
+      version(GOV_VERSION),
+      fingerprint("gpt-oss-vision-" GOV_VERSION),
+      created(unix_time()),
+      sampling(default_sampling(package.folder)),
+      responses(std::make_unique<ResponseStore>(options.stored_bytes, options.response_ttl_seconds)),
       deliver(std::make_unique<Workers>(2, std::numeric_limits<std::size_t>::max())),
       pictures(std::make_unique<Workers>(options.remote_images ? 8 : 2, kMostPreparing)),
       prepare(std::make_unique<Workers>(2, kMostPreparing)) {
@@ -90,7 +96,9 @@ ApiContext::ApiContext(const ModelPackage& p, EngineLoop& l, ApiOptions o)
   if (options.remote_images) {
     FetchOptions fetch;
     fetch.hosts = options.image_hosts;
-    image_rules.fetch = [fetcher = std::make_shared<Fetcher>(std::move(fetch))](const std::string& url) { return fetcher->get(url).bytes; };
+    image_rules.fetch = [fetcher = std::make_shared<Fetcher>(std::move(fetch))](const std::string& url) {
+      return fetcher->get(url).bytes;
+    };
   }
 }
 
@@ -149,8 +157,8 @@ void with_pictures(ApiContext& context, std::vector<ImageSource> sources, std::f
     return;
   }
   for (const ImageSource& source : sources) check_image_url(source, context.image_rules);
-  context.pictures->post([&context, sources = std::move(sources), cancelled = std::move(cancelled), next = std::move(next),
-                          failed = std::move(failed)] {
+  context.pictures->post([&context, sources = std::move(sources), cancelled = std::move(cancelled),
+                          next = std::move(next), failed = std::move(failed)] {
     if (cancelled && cancelled()) return;
     try {
       next(load_images(sources, context.package.preprocessor, context.image_rules));
@@ -165,8 +173,8 @@ void with_pictures(ApiContext& context, std::vector<ImageSource> sources, std::f
 std::string check_model(const ApiContext& context, const std::string& asked) {
   const std::string& name = context.options.model_name;
   if (!asked.empty() && asked != name && !context.options.any_model) {
-    throw ApiError(404, "invalid_request_error", fmt::format("model: \"{}\" does not exist", printable(asked, 100)), "model",
-                   "model_not_found");
+    throw ApiError(404, "invalid_request_error", fmt::format("model: \"{}\" does not exist", printable(asked, 100)),
+                   "model", "model_not_found");
   }
   return name;
 }

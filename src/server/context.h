@@ -27,10 +27,28 @@ struct ApiError;
 
 struct ApiCounters {
   std::atomic<std::int64_t> requests = 0, succeeded = 0, failed = 0, cancelled = 0, rejected = 0;
-  std::atomic<std::int64_t> prompt_tokens = 0, generated_tokens = 0, reasoning_tokens = 0, image_tokens = 0, cached_tokens = 0;
+  std::atomic<std::int64_t> prompt_tokens = 0, generated_tokens = 0, reasoning_tokens = 0, image_tokens = 0,
+                            cached_tokens = 0;
   std::atomic<std::int64_t> first_tokens = 0;  // requests that had one
   std::atomic<double> first_token_seconds = 0, token_seconds = 0;
   std::array<std::atomic<std::int64_t>, static_cast<std::size_t>(HarmonyRepair::kCount)> repairs{};
+};
+
+// From a client's leaving, or its cancelling, to the end of its request in the engine.
+class CancelTimes {
+ public:
+  void add(double seconds) {
+    const std::lock_guard lock(mutex_);
+    times_.add(seconds);
+  }
+  Histogram get() const {
+    const std::lock_guard lock(mutex_);
+    return times_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Histogram times_;
 };
 
 // Tokens per second over the last moments, from the engine's counters, noted at most twice a second.
@@ -75,12 +93,13 @@ struct ApiContext {
   EngineLoop& loop;
   const ApiOptions options;
   const std::string version, fingerprint;  // of the program, and as answers have it
-  std::int64_t created = 0;          // Unix time of the start
+  std::int64_t created = 0;                // Unix time of the start
   Timer uptime;
-  ops::SamplingParams sampling;      // the model's defaults
+  ops::SamplingParams sampling;  // the model's defaults
   ImageRules image_rules;
   SchemaCache schemas;
   ApiCounters counters;
+  CancelTimes cancel_times;
   SpeedMeter meter;
   LiveGenerations live;
   std::unique_ptr<ResponseStore> responses;
@@ -91,9 +110,9 @@ struct ApiContext {
   PromptRules rules;
 
   // In this order: what is above is still there while they run out.
-  std::unique_ptr<Workers> deliver;  // writes answers
+  std::unique_ptr<Workers> deliver;   // writes answers
   std::unique_ptr<Workers> pictures;  // decodes and fetches
-  std::unique_ptr<Workers> prepare;  // reads requests
+  std::unique_ptr<Workers> prepare;   // reads requests
 };
 
 using RequestPtr = std::shared_ptr<const HttpRequest>;

@@ -90,9 +90,14 @@ void write_vector(JsonWriter& w, const std::vector<float>& values, bool base64) 
 class EmbeddingAnswer : public std::enable_shared_from_this<EmbeddingAnswer> {
  public:
   EmbeddingAnswer(ApiContext& context, ResponderPtr responder, EmbeddingRequest request, const HttpRequest& http)
-      : context_(context), responder_(std::move(responder)), request_(std::move(request)), tenant_(http.tenant),
-        request_id_(http.request_id), model_(check_model(context, request_.model)),
-        strand_(std::make_shared<Strand>(*context.deliver)), vectors_(request_.inputs.size()) {}
+      : context_(context),
+        responder_(std::move(responder)),
+        request_(std::move(request)),
+        tenant_(http.tenant),
+        request_id_(http.request_id),
+        model_(check_model(context, request_.model)),
+        strand_(std::make_shared<Strand>(*context.deliver)),
+        vectors_(request_.inputs.size()) {}
 
   void start() {
     ++context_.counters.requests;
@@ -142,7 +147,9 @@ class EmbeddingAnswer : public std::enable_shared_from_this<EmbeddingAnswer> {
   void failed(const ApiError& error) {
     if (ended_) return;
     ended_ = true;
-    ++(error.status == 429 ? context_.counters.rejected : responder_->cancelled() ? context_.counters.cancelled : context_.counters.failed);
+    ++(error.status == 429       ? context_.counters.rejected
+       : responder_->cancelled() ? context_.counters.cancelled
+                                 : context_.counters.failed);
     for (const auto& weak : running_) {
       if (const auto generation = weak.lock()) generation->cancel();
     }

@@ -38,8 +38,8 @@ std::vector<std::string> system_resolve(const std::string& host) {
 
 bool host_allowed(const std::vector<std::string>& hosts, const std::string& host) {
   return hosts.empty() || std::any_of(hosts.begin(), hosts.end(), [&](const std::string& allowed) {
-    return allowed.starts_with('.') ? host.ends_with(allowed) : host == allowed;
-  });
+           return allowed.starts_with('.') ? host.ends_with(allowed) : host == allowed;
+         });
 }
 
 std::optional<Address> address_of(const curl_sockaddr& to) {
@@ -108,7 +108,8 @@ struct CurlDelete {
 void set_options(CURL* curl, Transfer& transfer, const HttpsUrl& url, const curl_slist* pins, double seconds) {
   const FetchOptions& options = transfer.options;
   const auto set = [&](CURLoption option, auto value) {
-    if (curl_easy_setopt(curl, option, value) != CURLE_OK) fail(ErrorCode::kUnsupported, "libcurl lacks a needed option");
+    if (curl_easy_setopt(curl, option, value) != CURLE_OK)
+      fail(ErrorCode::kUnsupported, "libcurl lacks a needed option");
   };
   const auto ms = [](double s) { return std::max(1L, static_cast<long>(s * 1000)); };
   set(CURLOPT_URL, url.str().c_str());
@@ -157,7 +158,8 @@ struct Fetcher::Impl {
   // Text of the addresses, all of which may be reached.
   std::vector<Address> resolve(const HttpsUrl& url) const;
   // A redirect's target, or empty when `result` is complete.
-  std::string one_request(const std::string& text, const Timer& timer, const std::atomic<bool>* cancel, Fetched& result) const;
+  std::string one_request(const std::string& text, const Timer& timer, const std::atomic<bool>* cancel,
+                          Fetched& result) const;
   struct Slot;
 };
 
@@ -186,7 +188,8 @@ std::vector<Address> Fetcher::Impl::resolve(const HttpsUrl& url) const {
   for (const std::string& text : texts) {
     const auto address = parse_address(text);
     // One bad answer among good ones is as bad: which is used is not ours to know.
-    if (!address || !may_reach(options, *address)) fail(ErrorCode::kInvalidArgument, "the image URL's host may not be reached");
+    if (!address || !may_reach(options, *address))
+      fail(ErrorCode::kInvalidArgument, "the image URL's host may not be reached");
     addresses.push_back(*address);
   }
   if (addresses.empty()) fail(ErrorCode::kInvalidArgument, "the image URL's host is not known");

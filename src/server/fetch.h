@@ -18,9 +18,9 @@ struct FetchOptions {
   std::vector<std::string> hosts;  // allowed: "example.com", or ".example.com" for all below it; empty: any
   int redirects = 3;
   double connect_seconds = 5;
-  double total_seconds = 10;       // redirects included
+  double total_seconds = 10;  // redirects included
   std::size_t max_bytes = 20u << 20;
-  int parallel = 32;               // more wait, within their total_seconds
+  int parallel = 32;  // more wait, within their total_seconds
   std::vector<int> ports = {443};
   // Addresses of a host as text; throws or returns none if it has none. Empty: the system's resolver.
   std::function<std::vector<std::string>(const std::string& host)> resolve;

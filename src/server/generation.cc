@@ -2,7 +2,8 @@
 
 namespace gov::server {
 
-void Generation::submit(ApiContext& context, Request request, const std::shared_ptr<Strand>& strand, GenerationCalls calls) {
+void Generation::submit(ApiContext& context, Request request, const std::shared_ptr<Strand>& strand,
+                        GenerationCalls calls) {
   if (context.stopping) fail(ErrorCode::kUnavailable, "the server is stopping");
   const auto self = shared_from_this();
   prompt_tokens_ = static_cast<std::int64_t>(request.prompt.size());
@@ -23,19 +24,28 @@ void Generation::submit(ApiContext& context, Request request, const std::shared_
     });
   };
   try {
-    context.loop.submit(std::move(request), [&context, self, strand, shared_calls, id](RequestResult result, std::exception_ptr error) {
-      auto shared_result = std::make_shared<RequestResult>(std::move(result));
-      strand->post([&context, self, shared_calls, id, shared_result, error] {
-        context.live.remove(id);
-        if (error) shared_calls->failed(to_api_error(error));
-        else shared_calls->done(std::move(*shared_result));
-        *shared_calls = {};  // what they hold may hold this generation
-      });
-    });
+    context.loop.submit(std::move(request),
+                        [&context, self, strand, shared_calls, id](RequestResult result, std::exception_ptr error) {
+                          if (const double at = self->cancelled_at_; at >= 0)
+                            context.cancel_times.add(self->timer_.seconds() - at);
+                          auto shared_result = std::make_shared<RequestResult>(std::move(result));
+                          strand->post([&context, self, shared_calls, id, shared_result, error] {
+                            context.live.remove(id);
+                            if (error) shared_calls->failed(to_api_error(error));
+                            else shared_calls->done(std::move(*shared_result));
+                            *shared_calls = {};  // what they hold may hold this generation
+                          });
+                        });
   } catch (...) {
     context.live.remove(id);
     throw;
   }
+}
+
+void Generation::cancel() {
+  double never = -1;
+  cancelled_at_.compare_exchange_strong(never, timer_.seconds());  // the first call counts
+  cancel_ = true;
 }
 
 void count_usage(ApiContext& context, const Usage& usage, const RequestResult& result) {

@@ -1,6 +1,6 @@
 #pragma once
-// One request to the engine and the way of its tokens: the engine's thread hands them to a strand of the delivery workers,
-// where the writers of answers are called.
+// One request to the engine and the way of its tokens: the engine's thread hands them to a strand of the delivery
+// workers, where the writers of answers are called.
 
 #include <atomic>
 #include <functional>
@@ -42,7 +42,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // answer.
   void submit(ApiContext& context, Request request, const std::shared_ptr<Strand>& strand, GenerationCalls calls);
 
-  void cancel() { cancel_ = true; }  // any thread; the engine ends it within one step
+  void cancel();  // any thread; the engine ends it within one step
   bool cancelled() const { return cancel_; }
 
   // For /slots.
@@ -54,6 +54,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
  private:
   std::string request_id_;
   std::atomic<bool> cancel_ = false;
+  std::atomic<double> cancelled_at_ = -1;  // seconds of timer_
   std::atomic<std::int64_t> generated_ = 0;
   std::int64_t prompt_tokens_ = 0;
   Timer timer_;

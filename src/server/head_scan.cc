@@ -72,7 +72,8 @@ bool HeadScanner::scan(std::string_view data) {
     const std::size_t feed = data.find('\n', seen_);
     const std::size_t stop = feed == std::string_view::npos ? data.size() : feed;
     if (stop - line_ > limits_.line + 1) {
-      return refuse(request_line_ ? 431 : 414, request_line_ ? "a header line is too long" : "the request target is too long");
+      return refuse(request_line_ ? 431 : 414,
+                    request_line_ ? "a header line is too long" : "the request target is too long");
     }
     if (stop > limits_.total) return refuse(431, "the request's head is too long");
     // Bytes that no request begins with: a TLS hello, or another protocol.

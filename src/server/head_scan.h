@@ -1,7 +1,7 @@
 #pragma once
-// The strict gate before the HTTP parser: where a request's head ends, and whether its form is beyond doubt. Two readers
-// of one connection (a proxy and this server) must never disagree about it, so bare line feeds, folded lines, space
-// before a colon and control bytes are refused here.
+// The strict gate before the HTTP parser: where a request's head ends, and whether its form is beyond doubt. Two
+// readers of one connection (a proxy and this server) must never disagree about it, so bare line feeds, folded lines,
+// space before a colon and control bytes are refused here.
 
 #include <cstddef>
 #include <string_view>
@@ -9,7 +9,7 @@
 namespace gov::server {
 
 struct HeadLimits {
-  std::size_t line = 8u << 10;   // the request line, and each header line
+  std::size_t line = 8u << 10;  // the request line, and each header line
   std::size_t total = 64u << 10;
   std::size_t headers = 100;
 };

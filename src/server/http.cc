@@ -3,7 +3,8 @@
 namespace gov::server {
 namespace {
 
-// One event in the text/event-stream format: each line of the data gets its own field, CR and CRLF end lines as LF does.
+// One event in the text/event-stream format: each line of the data gets its own field, CR and CRLF end lines as LF
+// does.
 std::string event_text(std::string_view data, std::string_view name) {
   std::string out;
   out.reserve(data.size() + name.size() + 24);

@@ -22,8 +22,8 @@ struct HttpRequest {
   std::map<std::string, std::string> headers;  // names in lower case
   std::map<std::string, std::string> params;   // of the route: "/v1/responses/{id}" gives "id"
   std::string body;
-  std::string request_id;                      // the client's x-request-id if it is sane, else our own
-  std::string tenant;                          // "" without API keys, else which key (a hash): isolates caches and stores
+  std::string request_id;  // the client's x-request-id if it is sane, else our own
+  std::string tenant;      // "" without API keys, else which key (a hash): isolates caches and stores
 };
 
 // The answer to one request; every function may be called from any thread. Exactly one of json(), bytes() and
@@ -68,9 +68,9 @@ class Responder {
     std::string bytes;
     bool finished = false;
   };
-  Pending take();          // what is to be written now
+  Pending take();  // what is to be written now
   bool started() const;
-  bool finished() const;   // the handler has said all
+  bool finished() const;  // the handler has said all
   void cancel();
   void set_limits(const Limits& limits);
 

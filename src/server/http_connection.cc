@@ -14,10 +14,12 @@ namespace {
 constexpr std::size_t kInputLimit = 96u << 10;  // above HeadLimits::total: a head that is too long is seen to be so
 constexpr std::size_t kBodyRead = 32u << 10;
 constexpr double kGoodbyeSeconds = 2;  // for the last words to a client, and TLS's
-constexpr std::uint64_t kMostReadAway = 256u << 20;  // of a refused request, so that its client comes to read the answer
+constexpr std::uint64_t kMostReadAway = 256u
+                                        << 20;  // of a refused request, so that its client comes to read the answer
 
 std::chrono::steady_clock::time_point after(std::chrono::steady_clock::time_point start, double seconds) {
-  return start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
+  return start +
+         std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 }  // namespace
@@ -81,7 +83,8 @@ Connection::Connection(asio::ip::tcp::socket socket, const Environment& environm
 void Connection::start() {
   env_.list.add(shared_from_this());
   const auto self = shared_from_this();
-  asio::co_spawn(executor_, [self] { return self->run(); }, asio::detached);
+  asio::co_spawn(
+      executor_, [self] { return self->run(); }, asio::detached);
 }
 
 void Connection::wake() {
@@ -122,7 +125,8 @@ asio::awaitable<void> Connection::run() {
     const bool shaken = co_await transport_.handshake(error);
     disarm_watchdog();
     if (shaken) {
-      asio::co_spawn(executor_, [self] { return self->read_loop(); }, asio::detached);
+      asio::co_spawn(
+          executor_, [self] { return self->read_loop(); }, asio::detached);
       for (bool more = true; more;) more = co_await exchange();
     } else {
       ++metrics.failed_handshakes;
@@ -353,7 +357,8 @@ asio::awaitable<void> Connection::answer(Exchange& exchange) {
       last = Clock::now();
     }
     if (client_left(exchange)) co_return;
-    const bool forgotten = exchange.handler_returned->load() && exchange.responder.use_count() <= 2 && !responder.finished();
+    const bool forgotten =
+        exchange.handler_returned->load() && exchange.responder.use_count() <= 2 && !responder.finished();
     if (responder.cancelled() || env_.state.stopping || forgotten) {
       exchange.complete = co_await end_stream_early(exchange);
       co_return;
@@ -379,7 +384,8 @@ asio::awaitable<bool> Connection::write_pending(Exchange& exchange, const Respon
     if (pending.stream) head.framing = head.minor_version == 1 ? Framing::kChunked : Framing::kUntilClose;
     else head.framing = pending.status == 204 || pending.status == 304 ? Framing::kNone : Framing::kLength;
     head.length = pending.bytes.size();
-    if (head.framing == Framing::kUntilClose || !exchange.head.keep_alive || env_.state.draining) exchange.close_after = true;
+    if (head.framing == Framing::kUntilClose || !exchange.head.keep_alive || env_.state.draining)
+      exchange.close_after = true;
     head.keep_alive = !exchange.close_after;
     out = answer_head(head, pending.headers, exchange.admission.headers);
     head.content_type = {};  // it was a view
@@ -397,8 +403,9 @@ asio::awaitable<bool> Connection::end_stream_early(Exchange& exchange) {
   const bool shutting_down = env_.state.stopping;
   exchange.close_after = true;
   exchange.responder->cancel();
-  const ApiError error = shutting_down ? ApiError(503, "service_unavailable", "the server is shutting down", "", "unavailable")
-                                       : ApiError(500, "server_error", "internal error", "", "internal_error");
+  const ApiError error = shutting_down
+                             ? ApiError(503, "service_unavailable", "the server is shutting down", "", "unavailable")
+                             : ApiError(500, "server_error", "internal error", "", "internal_error");
   if (exchange.answer.framing == Framing::kLength) {  // nothing was written yet
     Responder words;
     send_error(words, error);

@@ -1,6 +1,6 @@
 #pragma once
-// One connection: reads requests one after the other, lets the routes answer them, writes the answers in order. Internal:
-// includes Asio. Everything but the handlers runs on the connection's strand.
+// One connection: reads requests one after the other, lets the routes answer them, writes the answers in order.
+// Internal: includes Asio. Everything but the handlers runs on the connection's strand.
 
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -52,8 +52,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using Clock = std::chrono::steady_clock;
   struct Exchange;  // one request and its answer
 
-  // g++ 12 destroys braced aggregates inside of a co_await expression twice: arguments of these are names, references and
-  // views.
+  // g++ 12 destroys braced aggregates inside of a co_await expression twice: arguments of these are names, references
+  // and views.
   asio::awaitable<void> run();
   asio::awaitable<void> read_loop();
   asio::awaitable<bool> exchange();  // true: another request may follow
@@ -80,13 +80,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Transport transport_;
   Signal changed_, room_;
   asio::steady_timer watchdog_;
-  std::string input_;              // received and not used yet
-  std::size_t read_size_ = 4096;   // asked of the system at once
+  std::string input_;             // received and not used yet
+  std::size_t read_size_ = 4096;  // asked of the system at once
   std::uint64_t received_ = 0, sent_ = 0;
-  bool discard_ = false;           // what comes in is of no use any more
-  bool ended_ = false;             // the client sends no more
-  bool broken_ = false;            // nothing can be written any more
-  bool first_ = true;              // no request has come yet
+  bool discard_ = false;  // what comes in is of no use any more
+  bool ended_ = false;    // the client sends no more
+  bool broken_ = false;   // nothing can be written any more
+  bool first_ = true;     // no request has come yet
   bool writing_ = false;
   std::shared_ptr<Responder> current_;  // of the request being answered
 };

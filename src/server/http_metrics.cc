@@ -40,7 +40,8 @@ std::string HttpMetrics::text() const {
   add("gov_http_failed_handshakes_total", "counter", "TLS handshakes that failed.", failed_handshakes.load());
   add("gov_http_received_bytes_total", "counter", "Bytes received.", bytes_in.load());
   add("gov_http_sent_bytes_total", "counter", "Bytes sent.", bytes_out.load());
-  add("gov_http_cancelled_total", "counter", "Requests whose client left before the answer was complete.", cancelled.load());
+  add("gov_http_cancelled_total", "counter", "Requests whose client left before the answer was complete.",
+      cancelled.load());
   add("gov_http_streams_total", "counter", "Event streams opened.", streams.load());
   const std::lock_guard lock(mutex_);
   out += "# HELP gov_http_requests_total Requests answered.\n# TYPE gov_http_requests_total counter\n";
@@ -49,7 +50,9 @@ std::string HttpMetrics::text() const {
                    key.route, key.method, key.status, count);
   }
   constexpr const char* kName = "gov_http_request_seconds";
-  fmt::format_to(std::back_inserter(out), "# HELP {0} Seconds from the head of a request to the end of its answer.\n# TYPE {0} histogram\n", kName);
+  fmt::format_to(std::back_inserter(out),
+                 "# HELP {0} Seconds from the head of a request to the end of its answer.\n# TYPE {0} histogram\n",
+                 kName);
   for (const auto& [route, durations] : durations_) {
     std::uint64_t below = 0;
     for (std::size_t i = 0; i < durations.counts.size(); ++i) {
@@ -57,8 +60,8 @@ std::string HttpMetrics::text() const {
       const std::string bound = i < kBounds.size() ? fmt::format("{}", kBounds[i]) : "+Inf";
       fmt::format_to(std::back_inserter(out), "{}_bucket{{route=\"{}\",le=\"{}\"}} {}\n", kName, route, bound, below);
     }
-    fmt::format_to(std::back_inserter(out), "{0}_sum{{route=\"{1}\"}} {2}\n{0}_count{{route=\"{1}\"}} {3}\n", kName, route,
-                   durations.sum, below);
+    fmt::format_to(std::back_inserter(out), "{0}_sum{{route=\"{1}\"}} {2}\n{0}_count{{route=\"{1}\"}} {3}\n", kName,
+                   route, durations.sum, below);
   }
   return out;
 }

@@ -13,8 +13,9 @@ constexpr std::uint64_t kMaxChunkExtensions = 4u << 10;  // of all chunks of one
 
 // Headers that decide who may do what, or where a body ends: one of each.
 const std::set<std::string>& single_headers() {
-  static const std::set<std::string> names = {"host",   "content-length", "transfer-encoding", "authorization", "x-api-key",
-                                              "origin", "content-type",   "expect",            "x-request-id"};
+  static const std::set<std::string> names = {"host",          "content-length", "transfer-encoding",
+                                              "authorization", "x-api-key",      "origin",
+                                              "content-type",  "expect",         "x-request-id"};
   return names;
 }
 
@@ -28,8 +29,10 @@ std::string lower(boost::beast::string_view text) {
 
 Refusal refusal_of(const boost::beast::error_code& error) {
   if (error == http::error::body_limit) return {413, "the request's body is too large"};
-  if (error == http::error::header_limit || error == http::error::buffer_overflow) return {431, "the request's head is too long"};
-  if (error == http::error::bad_content_length || error == http::error::multiple_content_length) return {400, "malformed Content-Length"};
+  if (error == http::error::header_limit || error == http::error::buffer_overflow)
+    return {431, "the request's head is too long"};
+  if (error == http::error::bad_content_length || error == http::error::multiple_content_length)
+    return {400, "malformed Content-Length"};
   if (error == http::error::bad_transfer_encoding) return {400, "malformed Transfer-Encoding"};
   if (error == http::error::bad_chunk || error == http::error::bad_chunk_extension) return {400, "malformed chunk"};
   return {400, "malformed HTTP request"};

@@ -27,7 +27,8 @@ constexpr std::size_t kRefusalsAtOnce = 256;  // connections above the limit tha
 
 std::string full_answer() {
   const std::string body =
-      "{\"error\":{\"message\":\"too many connections, try again later\",\"type\":\"service_unavailable\",\"param\":null,"
+      "{\"error\":{\"message\":\"too many connections, try again "
+      "later\",\"type\":\"service_unavailable\",\"param\":null,"
       "\"code\":\"overloaded\"}}";
   AnswerHead head;
   head.status = 503;
@@ -44,7 +45,8 @@ tcp::endpoint resolve_bind(asio::io_context& io, const std::string& host, int po
   const auto address = asio::ip::make_address(host, error);
   if (!error) return {address, number};
   tcp::resolver resolver(io);
-  const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive | tcp::resolver::numeric_service, error);
+  const auto found =
+      resolver.resolve(host, std::to_string(port), tcp::resolver::passive | tcp::resolver::numeric_service, error);
   if (error || found.empty()) fail(ErrorCode::kInvalidArgument, "--host {}: no such address", printable(host));
   return found.begin()->endpoint();
 }
@@ -57,7 +59,8 @@ tcp::acceptor listen_at(asio::io_context& io, const tcp::endpoint& endpoint) {
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(kBacklog, error);
   if (error) {
-    fail(ErrorCode::kIo, "cannot listen at {} port {}: {}", endpoint.address().to_string(), endpoint.port(), error.message());
+    fail(ErrorCode::kIo, "cannot listen at {} port {}: {}", endpoint.address().to_string(), endpoint.port(),
+         error.message());
   }
   return acceptor;
 }
@@ -133,7 +136,8 @@ asio::awaitable<void> Server::Impl::say_full(tcp::socket socket) {
 asio::awaitable<void> Server::Impl::accept_loop(tcp::acceptor& from, bool admin) {
   while (from.is_open()) {
     boost::system::error_code error;
-    tcp::socket socket = co_await from.async_accept(asio::make_strand(io), asio::redirect_error(asio::use_awaitable, error));
+    tcp::socket socket =
+        co_await from.async_accept(asio::make_strand(io), asio::redirect_error(asio::use_awaitable, error));
     if (error == asio::error::operation_aborted) break;
     if (error) {  // out of descriptors or memory: the connections that are open will free some
       asio::steady_timer timer(io);

@@ -1,6 +1,6 @@
 #pragma once
-// The HTTP/1.1 server: sockets, TLS, limits, time limits, who may ask, streams, draining. It knows nothing of models: it
-// answers /health, /ready and /metrics, and what set_routes() adds.
+// The HTTP/1.1 server: sockets, TLS, limits, time limits, who may ask, streams, draining. It knows nothing of models:
+// it answers /health, /ready and /metrics, and what set_routes() adds.
 
 #include <cstdint>
 #include <functional>
@@ -14,14 +14,14 @@
 
 namespace gov::server {
 
-struct HttpTimeouts {        // seconds
-  double header = 10;        // from the first byte of a request to the end of its head
-  double idle = 75;          // without a request
-  double body_grace = 10;    // before the least speed of a body counts
-  double body_rate = 1024;   // bytes per second
-  double write_stall = 30;   // no byte taken by the client
-  double keep_alive = 15;    // between comments of a stream that has nothing to say
-  double linger = 2;         // for a refused body to be read away, so that the client sees the answer
+struct HttpTimeouts {       // seconds
+  double header = 10;       // from the first byte of a request to the end of its head
+  double idle = 75;         // without a request
+  double body_grace = 10;   // before the least speed of a body counts
+  double body_rate = 1024;  // bytes per second
+  double write_stall = 30;  // no byte taken by the client
+  double keep_alive = 15;   // between comments of a stream that has nothing to say
+  double linger = 2;        // for a refused body to be read away, so that the client sees the answer
 };
 
 struct ServerOptions {
@@ -51,8 +51,8 @@ class Server {
 
   void start();  // from now on connections are accepted
 
-  // Until then everything but /health, /ready, /metrics and the web page is answered by 503. May be called while running.
-  // more_metrics: Prometheus text that /metrics puts behind the network's.
+  // Until then everything but /health, /ready, /metrics and the web page is answered by 503. May be called while
+  // running. more_metrics: Prometheus text that /metrics puts behind the network's.
   void set_routes(std::vector<Route> routes, std::function<std::string()> more_metrics = {});
   // Readiness: empty: ready once routes are set. Otherwise why not: "the device is lost".
   void set_failed(std::string why);

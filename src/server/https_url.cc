@@ -77,7 +77,8 @@ std::string HttpsUrl::str() const {
 
 std::optional<HttpsUrl> parse_https_url(std::string_view text) {
   const auto fine = [](char c) { return c > 0x20 && c < 0x7F && c != '\\'; };
-  if (text.size() > kMaxUrl || text.size() <= kScheme.size() || !std::all_of(text.begin(), text.end(), fine)) return std::nullopt;
+  if (text.size() > kMaxUrl || text.size() <= kScheme.size() || !std::all_of(text.begin(), text.end(), fine))
+    return std::nullopt;
   for (std::size_t i = 0; i < kScheme.size(); ++i) {
     if (lower(text[i]) != kScheme[i]) return std::nullopt;
   }

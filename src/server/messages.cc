@@ -46,9 +46,19 @@ void MessagesAnswer::begin_stream() {
   if (responder->started()) return;
   responder->begin_events();
   send("message_start", [&](JsonWriter& w) {
-    w.key("message").begin_object().field("id", id).field("type", "message").field("role", "assistant").field("model", model);
+    w.key("message")
+        .begin_object()
+        .field("id", id)
+        .field("type", "message")
+        .field("role", "assistant")
+        .field("model", model);
     w.key("content").begin_array().end_array().key("stop_reason").null().key("stop_sequence").null();
-    w.key("usage").begin_object().field("input_tokens", prompt_tokens).field("output_tokens", 0).end_object().end_object();
+    w.key("usage")
+        .begin_object()
+        .field("input_tokens", prompt_tokens)
+        .field("output_tokens", 0)
+        .end_object()
+        .end_object();
   });
 }
 
@@ -65,7 +75,12 @@ void MessagesAnswer::begin_block(const OutputItem& item, int block) {
       case Kind::kReasoning: w.field("type", "thinking").field("thinking", "").field("signature", ""); break;
       case Kind::kMessage: w.field("type", "text").field("text", ""); break;
       case Kind::kToolCall:
-        w.field("type", "tool_use").field("id", item.id).field("name", item.name).key("input").begin_object().end_object();
+        w.field("type", "tool_use")
+            .field("id", item.id)
+            .field("name", item.name)
+            .key("input")
+            .begin_object()
+            .end_object();
         break;
     }
     w.end_object();
@@ -87,7 +102,12 @@ void MessagesAnswer::event(const OutputReader& reader, const OutputEvent& event)
     static constexpr const char* kMembers[] = {"thinking", "text", "partial_json"};
     const int kind = static_cast<int>(item.kind);
     send("content_block_delta", [&](JsonWriter& w) {
-      w.field("index", block).key("delta").begin_object().field("type", kDeltas[kind]).field(kMembers[kind], event.text).end_object();
+      w.field("index", block)
+          .key("delta")
+          .begin_object()
+          .field("type", kDeltas[kind])
+          .field(kMembers[kind], event.text)
+          .end_object();
     });
   }
 }
@@ -169,14 +189,17 @@ void MessagesAnswer::fail(const ApiError& error) {
   responder->end();
 }
 
-void start(const std::shared_ptr<MessagesAnswer>& answer, const RequestPtr& http, std::vector<std::vector<float>> pixels) {
+void start(const std::shared_ptr<MessagesAnswer>& answer, const RequestPtr& http,
+           std::vector<std::vector<float>> pixels) {
   ApiContext& context = answer->context;
   const ChatInput& input = answer->request.input;
   const ChatPrompt prompt = make_prompt(context.package.tokenizer, context.prompt_rules(), input);
   answer->prompt_tokens = prompt_rows(context, prompt, input.images.size());
   ChatCalls calls;
   calls.event = [answer](int, const OutputReader& reader, const OutputEvent& event) { answer->event(reader, event); };
-  calls.done = [answer](const ChatEnd& end, const std::vector<OutputReader>& readers) { answer->done(end, readers.front()); };
+  calls.done = [answer](const ChatEnd& end, const std::vector<OutputReader>& readers) {
+    answer->done(end, readers.front());
+  };
   calls.failed = [answer](const ApiError& error) { answer->fail(error); };
   cancel_with(*answer->responder, start_chat(context, input, prompt, std::move(pixels), *http, std::move(calls)));
 }
@@ -188,7 +211,8 @@ void anthropic_messages(ApiContext& context, const HttpRequest& request, const R
   run_prepared(
       context, request, responder,
       [&context, responder, failed](const RequestPtr& http) {
-        auto answer = std::make_shared<MessagesAnswer>(MessagesAnswer{context, responder, {}, new_id("msg_"), "", 0, {}, 0, 0});
+        auto answer =
+            std::make_shared<MessagesAnswer>(MessagesAnswer{context, responder, {}, new_id("msg_"), "", 0, {}, 0, 0});
         answer->request = read_messages_request(parse_body(http->body), param_table("messages"), context.sampling);
         answer->model = check_model(context, answer->request.model);
         with_pictures(
@@ -202,7 +226,8 @@ void count_message_tokens(ApiContext& context, const HttpRequest& request, const
   run_prepared(
       context, request, responder,
       [&context, responder](const RequestPtr& http) {
-        const MessagesRequest messages = read_messages_request(parse_body(http->body), param_table("count_tokens"), context.sampling);
+        const MessagesRequest messages =
+            read_messages_request(parse_body(http->body), param_table("count_tokens"), context.sampling);
         JsonWriter w;
         w.begin_object().field("input_tokens", count_tokens(context, messages.input)).end_object();
         responder->json(200, w.take());

@@ -18,7 +18,8 @@ void read_image(const Json& block, const std::string& field, ChatInput& input, H
   const Json& source = need_member(block, "source", kObject, field);
   const std::string type = need_text(source, "type", where);
   if (type == "base64") {
-    add_image(message, input, "data:" + need_text(source, "media_type", where) + ";base64," + need_text(source, "data", where), where);
+    add_image(message, input,
+              "data:" + need_text(source, "media_type", where) + ";base64," + need_text(source, "data", where), where);
   } else if (type == "url") {
     add_image(message, input, need_text(source, "url", where), where);
   } else {
@@ -60,7 +61,8 @@ void read_user(const Json& content, const std::string& field, ChatInput& input, 
     const std::string type = need_text(block, "type", where);
     if (type == "tool_result") {
       flush();
-      HarmonyMessage result = result_message(calls.find(need_text(block, "tool_use_id", where), where + ".tool_use_id"));
+      HarmonyMessage result =
+          result_message(calls.find(need_text(block, "tool_use_id", where), where + ".tool_use_id"));
       if (const Json* inner = find_member(block, "content", kString | kArray, where)) {
         read_blocks(*inner, where + ".content", input, result);
       }
@@ -93,7 +95,8 @@ void read_assistant(const Json& content, const std::string& field, ChatInput& in
       const std::string name = need_text(block, "name", where);
       check_name(name, where + ".name");
       calls.add(need_text(block, "id", where), name);
-      if (!input.messages.empty() && input.messages.back().channel == "final") input.messages.back().channel = "commentary";
+      if (!input.messages.empty() && input.messages.back().channel == "final")
+        input.messages.back().channel = "commentary";
       input.messages.push_back(call_message(name, need_member(block, "input", kObject, where).dump()));
     } else if (type != "redacted_thinking") {
       bad_field(where + ".type", "\"{}\" is not supported", printable(type, 60));
@@ -126,7 +129,8 @@ void read_tools(const Fields& fields, ChatInput& input) {
   } else {
     bad_field("tool_choice.type", "must be one of auto, any, tool, none, not \"{}\"", printable(type, 40));
   }
-  if (input.tool_choice.kind == Choice::kRequired && input.tools.empty()) bad_field("tool_choice", "there are no tools");
+  if (input.tool_choice.kind == Choice::kRequired && input.tools.empty())
+    bad_field("tool_choice", "there are no tools");
   const Json* single = find_member(*choice, "disable_parallel_tool_use", kBool, "tool_choice");
   input.parallel_calls = !(single && single->boolean());
 }
@@ -154,7 +158,8 @@ void read_thinking(const Fields& fields, MessagesRequest& request) {
   const Json* format = find_member(*config, "format", kObject, "output_config");
   if (!format) return;
   const std::string type = need_text(*format, "type", "output_config.format");
-  if (type != "json_schema") bad_field("output_config.format.type", "must be json_schema, not \"{}\"", printable(type, 40));
+  if (type != "json_schema")
+    bad_field("output_config.format.type", "must be json_schema, not \"{}\"", printable(type, 40));
   input.format = read_schema_format(*format, "output_config.format");
 }
 
@@ -164,7 +169,8 @@ void read_generation(const Fields& fields, const ops::SamplingParams& defaults, 
   p = defaults;
   options.max_new_tokens = fields.integer("max_tokens");
   if (fields.has("temperature")) p.temperature = static_cast<float>(fields.number("temperature"));
-  if (fields.has("top_p")) p.top_p = std::max(static_cast<float>(fields.number("top_p")), std::numeric_limits<float>::min());
+  if (fields.has("top_p"))
+    p.top_p = std::max(static_cast<float>(fields.number("top_p")), std::numeric_limits<float>::min());
   if (fields.has("top_k")) p.top_k = static_cast<int>(fields.integer("top_k"));
   p.seed = std::random_device()();
   const Json* stops = fields.get("stop_sequences");

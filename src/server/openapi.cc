@@ -8,8 +8,9 @@ namespace gov::server {
 namespace {
 
 Json one_of_kinds(unsigned kinds) {
-  static constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"}, {kInt, "integer"}, {kNumber, "number"},
-                                                                {kString, "string"}, {kArray, "array"}, {kObject, "object"}};
+  static constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"},  {kInt, "integer"},
+                                                                {kNumber, "number"}, {kString, "string"},
+                                                                {kArray, "array"},   {kObject, "object"}};
   Json::Array types;
   for (const auto& [bit, name] : kTypes) {
     if (kinds & bit) types.push_back(name);
@@ -18,12 +19,20 @@ Json one_of_kinds(unsigned kinds) {
   return types;
 }
 
-Json number_json(double x) { return x == static_cast<double>(static_cast<std::int64_t>(x)) ? Json(static_cast<std::int64_t>(x)) : Json(x); }
+Json number_json(double x) {
+  return x == static_cast<double>(static_cast<std::int64_t>(x)) ? Json(static_cast<std::int64_t>(x)) : Json(x);
+}
 
 void set_bounds(const Param& param, Json& schema) {
   const bool number = (param.kinds & (kInt | kNumber)) != 0;
-  const char* low = number ? "minimum" : param.kinds & kString ? "minLength" : param.kinds & kArray ? "minItems" : "minProperties";
-  const char* high = number ? "maximum" : param.kinds & kString ? "maxLength" : param.kinds & kArray ? "maxItems" : "maxProperties";
+  const char* low = number                  ? "minimum"
+                    : param.kinds & kString ? "minLength"
+                    : param.kinds & kArray  ? "minItems"
+                                            : "minProperties";
+  const char* high = number                  ? "maximum"
+                     : param.kinds & kString ? "maxLength"
+                     : param.kinds & kArray  ? "maxItems"
+                                             : "maxProperties";
   if (param.min == param.min) schema.set(low, number_json(param.min));
   if (param.max == param.max) schema.set(high, number_json(param.max));
 }
@@ -74,8 +83,10 @@ Json body_of(const ParamTable& table) {
 
 std::string operation_id(const Route& route) {
   std::string id = route.method;
-  std::transform(id.begin(), id.end(), id.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  for (const char c : route.pattern) id += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ? c : '_';
+  std::transform(id.begin(), id.end(), id.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  for (const char c : route.pattern)
+    id += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ? c : '_';
   return id;
 }
 
@@ -83,8 +94,9 @@ Json operation_of(const Route& route) {
   Json operation, answers, answer;
   operation.set("operationId", operation_id(route));
   const std::vector<ParamTable>& tables = param_tables();
-  const auto table = std::find_if(tables.begin(), tables.end(),
-                                  [&](const ParamTable& t) { return t.method == route.method && t.path == route.pattern; });
+  const auto table = std::find_if(tables.begin(), tables.end(), [&](const ParamTable& t) {
+    return t.method == route.method && t.path == route.pattern;
+  });
   if (table != tables.end()) {
     operation.set("summary", table->what);
     operation.set("requestBody", body_of(*table));
@@ -117,8 +129,9 @@ std::string range_text(const Param& param) {
 }
 
 std::string short_kinds(unsigned kinds) {
-  static constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"}, {kInt, "integer"}, {kNumber, "number"},
-                                                                {kString, "string"}, {kArray, "array"}, {kObject, "object"}};
+  static constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"},  {kInt, "integer"},
+                                                                {kNumber, "number"}, {kString, "string"},
+                                                                {kArray, "array"},   {kObject, "object"}};
   std::string out;
   for (const auto& [bit, name] : kTypes) {
     if (kinds & bit) out += (out.empty() ? "" : " or ") + std::string(name);
@@ -154,15 +167,18 @@ std::string parameter_markdown() {
   std::string out;
   for (const ParamTable& table : param_tables()) {
     if (table.id == "apply_template") continue;  // those of chat completions
-    out += "\n### " + std::string(table.method) + " " + std::string(table.path) + "\n\n" + std::string(table.what) + "\n\n";
+    out += "\n### " + std::string(table.method) + " " + std::string(table.path) + "\n\n" + std::string(table.what) +
+           "\n\n";
     out += "| parameter | type | range | default | meaning |\n|---|---|---|---|---|\n";
     std::string refused;
     for (const Param& param : table.params) {
       if (param.use == Use::kRefused) {
-        refused += (refused.empty() ? "" : ", ") + ("`" + std::string(param.name) + "` (" + std::string(param.what) + ")");
+        refused +=
+            (refused.empty() ? "" : ", ") + ("`" + std::string(param.name) + "` (" + std::string(param.what) + ")");
         continue;
       }
-      out += "| `" + std::string(param.name) + "`" + (param.required ? ", required" : "") + " | " + short_kinds(param.kinds) + " | ";
+      out += "| `" + std::string(param.name) + "`" + (param.required ? ", required" : "") + " | " +
+             short_kinds(param.kinds) + " | ";
       out += range_text(param) + " | " + std::string(param.fallback) + " | " + std::string(param.what);
       out += std::string(param.use == Use::kNoted ? " (taken, without effect)" : "") + " |\n";
     }

@@ -109,7 +109,8 @@ void OutputReader::begin(const HarmonyMessage& header, std::vector<OutputEvent>&
   item.message = header;
   if (item.kind == Kind::kToolCall) {
     item.id = new_id("call_");
-    item.name = header.recipient.starts_with(kFunctions) ? header.recipient.substr(kFunctions.size()) : header.recipient;
+    item.name =
+        header.recipient.starts_with(kFunctions) ? header.recipient.substr(kFunctions.size()) : header.recipient;
   }
   items_.push_back(std::move(item));
   open_ = true;

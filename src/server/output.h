@@ -23,11 +23,11 @@ struct TokenScore {
 struct OutputItem {
   enum class Kind { kReasoning, kMessage, kToolCall };
   Kind kind = Kind::kMessage;
-  bool preamble = false;  // a message that came on the commentary channel
-  std::string id;         // of a tool call
-  std::string name;       // of the function called, without namespace
-  std::string text;       // of a tool call: its arguments
-  bool complete = false;  // ended by its own end, not by a limit
+  bool preamble = false;           // a message that came on the commentary channel
+  std::string id;                  // of a tool call
+  std::string name;                // of the function called, without namespace
+  std::string text;                // of a tool call: its arguments
+  bool complete = false;           // ended by its own end, not by a limit
   std::vector<TokenScore> scores;  // of a message, with logprobs
   HarmonyMessage message;          // as it belongs into the next prompt (harmony only)
 };
@@ -45,8 +45,8 @@ class OutputReader {
   struct Options {
     const Tokenizer* tokenizer = nullptr;
     std::optional<HarmonyTokens> harmony = std::nullopt;  // empty: all output is one message of plain text
-    std::vector<std::string> tools = {};     // full names
-    std::vector<std::string> stop = {};      // end the answer's text
+    std::vector<std::string> tools = {};                  // full names
+    std::vector<std::string> stop = {};                   // end the answer's text
     bool scores = false;
   };
   explicit OutputReader(Options options);

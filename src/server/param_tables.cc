@@ -22,7 +22,9 @@ Param noted(std::string_view name, unsigned kinds, std::string_view what) {
   return {name, kinds, kNone, kNone, "", "", Use::kNoted, false, what};
 }
 Param refused(std::string_view name, std::string_view what, std::string_view let_through = "") {
-  return {name, kBool | kInt | kNumber | kString | kArray | kObject, kNone, kNone, let_through, "", Use::kRefused, false, what};
+  return {
+      name, kBool | kInt | kNumber | kString | kArray | kObject, kNone, kNone, let_through, "", Use::kRefused, false,
+      what};
 }
 
 void append(Params& to, const Params& more) { to.insert(to.end(), more.begin(), more.end()); }
@@ -53,7 +55,8 @@ Params common() {
       honoured("model", kString, "the model's name as /v1/models has it, or any", "", 0, 512),
       honoured("stream", kBool, "the answer comes as server-sent events", "false"),
       honoured("n", kInt, "independent answers", "1", 1, kMostChoices),
-      honoured("cache_salt", kString, "prompts are shared in the prefix cache only with requests of the same salt", "", 0, 256),
+      honoured("cache_salt", kString, "prompts are shared in the prefix cache only with requests of the same salt", "",
+               0, 256),
       honoured("priority", kInt, "below 0: waits behind others", "0", -100, 0),
       noted("user", kString, "who the client's user is"),
   };
@@ -94,7 +97,8 @@ ParamTable chat() {
       honoured("reasoning", kObject, "{effort, max_tokens, exclude}: the same in one object"),
       honoured("include_reasoning", kBool, "false leaves reasoning and reasoning_content out of the answer", "true"),
       honoured("tools", kArray, "functions that the model may call", "", 0, 128),
-      honoured("tool_choice", kString | kObject, "none, auto, required, {type: function, function: {name}} or allowed_tools"),
+      honoured("tool_choice", kString | kObject,
+               "none, auto, required, {type: function, function: {name}} or allowed_tools"),
       honoured("parallel_tool_calls", kBool, "false: at most one call in an answer", "true"),
       honoured("response_format", kObject, "{type: text, json_object or json_schema}; holds for the final answer"),
       honoured("logprobs", kBool, "log-probabilities of the answer's tokens", "false"),
@@ -105,12 +109,10 @@ ParamTable chat() {
   append(table.params, common());
   append(table.params, sampling());
   append(table.params, account());
-  append(table.params, {refused("audio", "text only"),
-                        refused("modalities", "text only", R"(["text"])"),
+  append(table.params, {refused("audio", "text only"), refused("modalities", "text only", R"(["text"])"),
                         refused("prediction", "drafts come from the prompt"),
                         refused("store", "chat answers are not stored; /v1/responses does"),
-                        refused("functions", "use tools"),
-                        refused("function_call", "use tool_choice"),
+                        refused("functions", "use tools"), refused("function_call", "use tool_choice"),
                         refused("verbosity", "harmony has no such setting", R"("medium")"),
                         refused("web_search_options", "the server does not search the web")});
   return table;
@@ -119,10 +121,13 @@ ParamTable chat() {
 ParamTable completions() {
   ParamTable table{"completions", "POST", "/v1/completions", "Continues a text or token ids as they are.", {}};
   table.params = {
-      required("prompt", kString | kArray, "a text, token ids, or an array of either; a text's special tokens are parsed"),
-      honoured("max_tokens", kInt, "most tokens of the output; 0 with echo only scores the prompt", "16", 0, kMostTokens),
+      required("prompt", kString | kArray,
+               "a text, token ids, or an array of either; a text's special tokens are parsed"),
+      honoured("max_tokens", kInt, "most tokens of the output; 0 with echo only scores the prompt", "16", 0,
+               kMostTokens),
       honoured("echo", kBool, "the prompt comes before the completion", "false"),
-      honoured("logprobs", kInt, "log-probabilities of the tokens and of this many of the likeliest", "", 0, kMostLogprobs),
+      honoured("logprobs", kInt, "log-probabilities of the tokens and of this many of the likeliest", "", 0,
+               kMostLogprobs),
       honoured("parse_special", kBool, "the text of a special token becomes its id", "true"),
       honoured("stream_options", kObject, "{include_usage}: a last chunk with the usage"),
       refused("best_of", "use n", "1"),
@@ -152,47 +157,55 @@ Params responses_input() {
 }
 
 ParamTable responses() {
-  ParamTable table{"responses", "POST", "/v1/responses", "Answers a list of items; can be stored and run in the background.", {}};
+  ParamTable table{
+      "responses", "POST", "/v1/responses", "Answers a list of items; can be stored and run in the background.", {}};
   table.params = responses_input();
-  append(table.params, {
-      honoured("max_output_tokens", kInt, "most tokens of the output, reasoning included", "", 1, kMostTokens),
-      honoured("store", kBool, "keeps the response for GET and previous_response_id for a while", "false"),
-      honoured("background", kBool, "answers at once and goes on working; needs store", "false"),
-      honoured("stream", kBool, "the answer comes as server-sent events", "false"),
-      honoured("stream_options", kObject, "{include_obfuscation}: nothing is ever padded"),
-      honoured("include", kArray, "message.output_text.logprobs; reasoning.encrypted_content is taken, reasoning comes as text", "", 0, 16),
-      honoured("top_logprobs", kInt, "log-probabilities of this many of the likeliest tokens", "0", 0, kMostLogprobs),
-      honoured("metadata", kObject, "up to 16 texts that come back with the response", "", 0, 16),
-      honoured("cache_salt", kString, "prompts are shared in the prefix cache only with requests of the same salt", "", 0, 256),
-      honoured("priority", kInt, "below 0: waits behind others", "0", -100, 0),
-      noted("user", kString, "who the client's user is"),
-  });
+  append(table.params,
+         {
+             honoured("max_output_tokens", kInt, "most tokens of the output, reasoning included", "", 1, kMostTokens),
+             honoured("store", kBool, "keeps the response for GET and previous_response_id for a while", "false"),
+             honoured("background", kBool, "answers at once and goes on working; needs store", "false"),
+             honoured("stream", kBool, "the answer comes as server-sent events", "false"),
+             honoured("stream_options", kObject, "{include_obfuscation}: nothing is ever padded"),
+             honoured("include", kArray,
+                      "message.output_text.logprobs; reasoning.encrypted_content is taken, reasoning comes as text", "",
+                      0, 16),
+             honoured("top_logprobs", kInt, "log-probabilities of this many of the likeliest tokens", "0", 0,
+                      kMostLogprobs),
+             honoured("metadata", kObject, "up to 16 texts that come back with the response", "", 0, 16),
+             honoured("cache_salt", kString,
+                      "prompts are shared in the prefix cache only with requests of the same salt", "", 0, 256),
+             honoured("priority", kInt, "below 0: waits behind others", "0", -100, 0),
+             noted("user", kString, "who the client's user is"),
+         });
   append(table.params, reasoning());
   append(table.params, sampling());
   for (const Param& param : account()) {
     if (param.name != "metadata") table.params.push_back(param);
   }
-  append(table.params, {refused("access_programs", "one access for all"),
-                        refused("background_options", "background has no options"),
-                        refused("context_management", "nothing is compacted"),
-                        refused("image", "pictures are taken as they are"),
-                        refused("max_tool_calls", "the server calls no tools itself"),
-                        refused("prompt", "no stored prompts")});
+  append(table.params,
+         {refused("access_programs", "one access for all"), refused("background_options", "background has no options"),
+          refused("context_management", "nothing is compacted"), refused("image", "pictures are taken as they are"),
+          refused("max_tool_calls", "the server calls no tools itself"), refused("prompt", "no stored prompts")});
   return table;
 }
 
 ParamTable input_tokens() {
-  ParamTable table{"input_tokens", "POST", "/v1/responses/input_tokens", "How many tokens an input takes.", responses_input()};
+  ParamTable table{"input_tokens", "POST", "/v1/responses/input_tokens", "How many tokens an input takes.",
+                   responses_input()};
   append(table.params, {refused("personality", "the model has one")});
   return table;
 }
 
 ParamTable embeddings() {
-  return {"embeddings", "POST", "/v1/embeddings",
+  return {"embeddings",
+          "POST",
+          "/v1/embeddings",
           "The mean of the final hidden states over a text's tokens, of length 1. The model was not trained for it.",
           {required("input", kString | kArray, "a text, token ids, or an array of up to 2048 of either"),
            honoured("model", kString, "the model's name as /v1/models has it, or any", "", 0, 512),
-           honoured("encoding_format", kString, "numbers, or little-endian 32-bit floats in base64", R"("float")", kNone, kNone, "float|base64"),
+           honoured("encoding_format", kString, "numbers, or little-endian 32-bit floats in base64", R"("float")",
+                    kNone, kNone, "float|base64"),
            honoured("dimensions", kInt, "only the first of them, again of length 1", "", 1, kMostTokens),
            noted("user", kString, "who the client's user is")}};
 }
@@ -212,39 +225,47 @@ Params messages_input() {
 
 ParamTable messages() {
   ParamTable table{"messages", "POST", "/v1/messages", "Anthropic's form of a conversation.", messages_input()};
-  append(table.params, {
-      required("max_tokens", kInt, "most tokens of the output, reasoning included", 1, kMostTokens),
-      honoured("stop_sequences", kArray, "up to 16 texts of 1 to 256 bytes; the answer ends before the first of them", "", 0,
-               static_cast<double>(kMostStops)),
-      honoured("stream", kBool, "the answer comes as server-sent events", "false"),
-      honoured("temperature", kNumber, "0 is greedy: always the likeliest token", "", 0, 2),
-      honoured("top_p", kNumber, "the smallest set of tokens whose probability reaches this", "", 0, 1),
-      honoured("top_k", kInt, "only this many of the likeliest tokens; 0 is off", "", 0, kMostTokens),
-      noted("metadata", kObject, "who the client's user is"),
-      noted("service_tier", kString, "one for all"),
-      noted("inference_geo", kString, "here"),
-      refused("container", "no containers"),
-      refused("mcp_servers", "the server calls no tools itself"),
-      refused("context_management", "nothing is compacted"),
-  });
+  append(table.params,
+         {
+             required("max_tokens", kInt, "most tokens of the output, reasoning included", 1, kMostTokens),
+             honoured("stop_sequences", kArray,
+                      "up to 16 texts of 1 to 256 bytes; the answer ends before the first of them", "", 0,
+                      static_cast<double>(kMostStops)),
+             honoured("stream", kBool, "the answer comes as server-sent events", "false"),
+             honoured("temperature", kNumber, "0 is greedy: always the likeliest token", "", 0, 2),
+             honoured("top_p", kNumber, "the smallest set of tokens whose probability reaches this", "", 0, 1),
+             honoured("top_k", kInt, "only this many of the likeliest tokens; 0 is off", "", 0, kMostTokens),
+             noted("metadata", kObject, "who the client's user is"),
+             noted("service_tier", kString, "one for all"),
+             noted("inference_geo", kString, "here"),
+             refused("container", "no containers"),
+             refused("mcp_servers", "the server calls no tools itself"),
+             refused("context_management", "nothing is compacted"),
+         });
   return table;
 }
 
 ParamTable count_tokens() {
-  return {"count_tokens", "POST", "/v1/messages/count_tokens", "How many tokens a conversation takes.", messages_input()};
+  return {"count_tokens", "POST", "/v1/messages/count_tokens", "How many tokens a conversation takes.",
+          messages_input()};
 }
 
 ParamTable tokenize() {
-  return {"tokenize", "POST", "/tokenize", "A text's token ids.",
-          {honoured("prompt", kString, "the text"),
-           honoured("content", kString, "another name of prompt"),
+  return {"tokenize",
+          "POST",
+          "/tokenize",
+          "A text's token ids.",
+          {honoured("prompt", kString, "the text"), honoured("content", kString, "another name of prompt"),
            honoured("add_special_tokens", kBool, "the model's tokenizer adds none either way", "true"),
            honoured("parse_special", kBool, "the text of a special token becomes its id", "true"),
            honoured("return_token_strs", kBool, "also the tokens' texts", "false")}};
 }
 
 ParamTable detokenize() {
-  return {"detokenize", "POST", "/detokenize", "The text of token ids.",
+  return {"detokenize",
+          "POST",
+          "/detokenize",
+          "The text of token ids.",
           {required("tokens", kArray, "token ids"),
            honoured("skip_special_tokens", kBool, "leaves the text of special tokens out", "false")}};
 }
@@ -260,8 +281,9 @@ ParamTable apply_template() {
 }  // namespace
 
 const std::vector<ParamTable>& param_tables() {
-  static const std::vector<ParamTable> tables = {chat(),       responses(),    input_tokens(), completions(), embeddings(),  messages(),
-                                                 count_tokens(), tokenize(), detokenize(),   apply_template()};
+  static const std::vector<ParamTable> tables = {chat(),       responses(),     input_tokens(), completions(),
+                                                 embeddings(), messages(),      count_tokens(), tokenize(),
+                                                 detokenize(), apply_template()};
   return tables;
 }
 

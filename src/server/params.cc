@@ -64,11 +64,13 @@ void check_value(const Param& param, const Json& value) {
   const double size = size_of(value);
   // A parameter may be a number or something longer; the bounds are the number's, if it can be one.
   const bool bounded = (param.kinds & kNumber) == 0 || value.is_number();
-  if (bounded && ((param.min == param.min && !(size >= param.min)) || (param.max == param.max && !(size <= param.max)))) {
+  if (bounded &&
+      ((param.min == param.min && !(size >= param.min)) || (param.max == param.max && !(size <= param.max)))) {
     const char* what = value.is_number() ? "" : value.is_string() ? " bytes" : " items";
-    std::string range = param.max != param.max   ? fmt::format("at least {}", limit_text(param.min))
-                        : param.min != param.min ? fmt::format("at most {}", limit_text(param.max))
-                                                 : fmt::format("{} to {}", limit_text(param.min), limit_text(param.max));
+    std::string range = param.max != param.max ? fmt::format("at least {}", limit_text(param.min))
+                        : param.min != param.min
+                            ? fmt::format("at most {}", limit_text(param.max))
+                            : fmt::format("{} to {}", limit_text(param.min), limit_text(param.max));
     bad_field(param.name, "must be {}{}", range, what);
   }
   if (value.is_string() && !param.choices.empty() && !is_choice(param.choices, value.string())) {
@@ -79,9 +81,9 @@ void check_value(const Param& param, const Json& value) {
 }  // namespace
 
 std::string kind_words(unsigned kinds) {
-  static constexpr std::pair<unsigned, std::string_view> kWords[] = {
-      {kBool, "a boolean"}, {kInt, "an integer"}, {kNumber, "a number"},
-      {kString, "a string"}, {kArray, "an array"}, {kObject, "an object"}};
+  static constexpr std::pair<unsigned, std::string_view> kWords[] = {{kBool, "a boolean"},  {kInt, "an integer"},
+                                                                     {kNumber, "a number"}, {kString, "a string"},
+                                                                     {kArray, "an array"},  {kObject, "an object"}};
   std::string out;
   for (const auto& [bit, word] : kWords) {
     if ((kinds & bit) == 0) continue;

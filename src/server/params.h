@@ -1,6 +1,6 @@
 #pragma once
-// Every parameter of every route, declared once: the request's check, the defaults, the OpenAPI document, docs/api.md and
-// the generated tests all read these tables.
+// Every parameter of every route, declared once: the request's check, the defaults, the OpenAPI document, docs/api.md
+// and the generated tests all read these tables.
 
 #include <cstdint>
 #include <limits>
@@ -36,9 +36,9 @@ struct Param {
 };
 
 struct ParamTable {
-  std::string_view id;      // "chat"
+  std::string_view id;  // "chat"
   std::string_view method, path;
-  std::string_view what;    // one line about the route
+  std::string_view what;  // one line about the route
   std::vector<Param> params;
   const Param& find(std::string_view name) const;  // a name that is not in the table is our own bug
 };

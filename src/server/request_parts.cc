@@ -11,8 +11,8 @@ constexpr const char* kFunctions = "functions.";
 
 bool is_kind(const Json& v, unsigned kinds) {
   return (v.is_bool() && (kinds & kBool)) || (v.is_integer() && (kinds & (kInt | kNumber))) ||
-         (v.is_number() && (kinds & kNumber)) || (v.is_string() && (kinds & kString)) || (v.is_array() && (kinds & kArray)) ||
-         (v.is_object() && (kinds & kObject));
+         (v.is_number() && (kinds & kNumber)) || (v.is_string() && (kinds & kString)) ||
+         (v.is_array() && (kinds & kArray)) || (v.is_object() && (kinds & kObject));
 }
 
 std::string place(const std::string& field, std::string_view name) {
@@ -35,7 +35,8 @@ void read_part(const Json& part, const std::string& field, ChatInput& input, Har
   }
   need_object(part, field);
   const std::string type = need_text(part, "type", field);
-  if (type == "text" || type == "input_text" || type == "output_text" || type == "summary_text" || type == "reasoning_text") {
+  if (type == "text" || type == "input_text" || type == "output_text" || type == "summary_text" ||
+      type == "reasoning_text") {
     add_text(message, need_text(part, "text", field));
   } else if (type == "refusal") {
     add_text(message, need_text(part, "refusal", field));
@@ -54,7 +55,8 @@ const Json* find_member(const Json& object, std::string_view name, unsigned kind
   if (!is_kind(*value, kinds)) {
     const std::string where = place(field, name);
     throw ApiError(400, "invalid_request_error",
-                   fmt::format("{}: expected {}, but got {}", where, kind_words(kinds), value->kind_name()), where, "invalid_type");
+                   fmt::format("{}: expected {}, but got {}", where, kind_words(kinds), value->kind_name()), where,
+                   "invalid_type");
   }
   return value;
 }
@@ -80,15 +82,16 @@ std::string need_text(const Json& object, std::string_view name, const std::stri
 
 const Json& need_object(const Json& value, const std::string& field) {
   if (!value.is_object()) {
-    throw ApiError(400, "invalid_request_error", fmt::format("{}: expected an object, but got {}", field, value.kind_name()),
-                   field, "invalid_type");
+    throw ApiError(400, "invalid_request_error",
+                   fmt::format("{}: expected an object, but got {}", field, value.kind_name()), field, "invalid_type");
   }
   return value;
 }
 
 bool is_header_name(std::string_view text) {
   return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+           c == '-';
   });
 }
 
@@ -116,7 +119,8 @@ void read_content(const Json& content, const std::string& field, ChatInput& inpu
   }
   if (!content.is_array()) {
     throw ApiError(400, "invalid_request_error",
-                   fmt::format("{}: expected a string or an array, but got {}", field, content.kind_name()), field, "invalid_type");
+                   fmt::format("{}: expected a string or an array, but got {}", field, content.kind_name()), field,
+                   "invalid_type");
   }
   for (std::size_t i = 0; i < content.array().size(); ++i) {
     read_part(content.array()[i], fmt::format("{}[{}]", field, i), input, message);
@@ -129,10 +133,12 @@ void add_function(const Json& function, const std::string& field, ChatInput& inp
   tool.function.name = need_text(function, "name", field);
   check_name(tool.function.name, place(field, "name"));
   tool.function.description = text_member(function, "description", field);
-  if (const Json* parameters = find_member(function, "parameters", kObject, field)) tool.function.parameters = *parameters;
+  if (const Json* parameters = find_member(function, "parameters", kObject, field))
+    tool.function.parameters = *parameters;
   if (const Json* strict = find_member(function, "strict", kBool, field)) tool.strict = strict->boolean();
   for (const ToolSpec& other : input.tools) {
-    if (other.function.name == tool.function.name) bad_field(place(field, "name"), "\"{}\" is there twice", tool.function.name);
+    if (other.function.name == tool.function.name)
+      bad_field(place(field, "name"), "\"{}\" is there twice", tool.function.name);
   }
   input.tools.push_back(std::move(tool));
 }

@@ -20,9 +20,14 @@ void write_response_usage(JsonWriter& w, const Usage& usage) {
 
 }  // namespace
 
-ResponseAnswer::ResponseAnswer(ApiContext& context, ResponderPtr responder, ResponseRequest request, const HttpRequest& http)
-    : context_(context), responder_(std::move(responder)), request_(std::move(request)), tenant_(http.tenant),
-      id_(new_id("resp_")), model_(check_model(context, request_.model)) {
+ResponseAnswer::ResponseAnswer(ApiContext& context, ResponderPtr responder, ResponseRequest request,
+                               const HttpRequest& http)
+    : context_(context),
+      responder_(std::move(responder)),
+      request_(std::move(request)),
+      tenant_(http.tenant),
+      id_(new_id("resp_")),
+      model_(check_model(context, request_.model)) {
   http_.tenant = http.tenant;
   http_.request_id = http.request_id;
 }
@@ -46,7 +51,8 @@ void ResponseAnswer::start() {
     }
   };
   try {
-    with_pictures(context_, request_.input.images, std::move(cancelled), guarded, [self](const ApiError& error) { self->failed(error); });
+    with_pictures(context_, request_.input.images, std::move(cancelled), guarded,
+                  [self](const ApiError& error) { self->failed(error); });
   } catch (...) {
     failed(to_api_error(std::current_exception()));
   }
@@ -58,7 +64,9 @@ void ResponseAnswer::generate(std::vector<std::vector<float>> pixels) {
   const auto self = shared_from_this();
   ChatCalls calls;
   calls.event = [self](int, const OutputReader& reader, const OutputEvent& event) { self->event(reader, event); };
-  calls.done = [self](const ChatEnd& end, const std::vector<OutputReader>& readers) { self->done(end, readers.front()); };
+  calls.done = [self](const ChatEnd& end, const std::vector<OutputReader>& readers) {
+    self->done(end, readers.front());
+  };
   calls.failed = [self](const ApiError& error) { self->failed(error); };
   const auto generation = start_chat(context_, request_.input, prompt, std::move(pixels), http_, std::move(calls));
   if (!request_.background) {
@@ -133,15 +141,22 @@ void ResponseAnswer::item_text(const OutputItem& item, const Shown& shown, const
 void ResponseAnswer::end_item(const OutputItem& item, const Shown& shown) {
   if (item.kind == Kind::kToolCall) {
     send("response.function_call_arguments.done", [&](JsonWriter& w) {
-      w.field("item_id", shown.id).field("output_index", shown.index).field("name", item.name).field("arguments", item.text);
+      w.field("item_id", shown.id)
+          .field("output_index", shown.index)
+          .field("name", item.name)
+          .field("arguments", item.text);
     });
   } else {
-    send(item.kind == Kind::kReasoning ? "response.reasoning_text.done" : "response.output_text.done", [&](JsonWriter& w) {
-      w.field("item_id", shown.id).field("output_index", shown.index).field("content_index", 0).field("text", item.text);
-      if (item.kind != Kind::kMessage) return;
-      w.key("logprobs");
-      write_scores(w, context_.package.tokenizer, item.scores);
-    });
+    send(item.kind == Kind::kReasoning ? "response.reasoning_text.done" : "response.output_text.done",
+         [&](JsonWriter& w) {
+           w.field("item_id", shown.id)
+               .field("output_index", shown.index)
+               .field("content_index", 0)
+               .field("text", item.text);
+           if (item.kind != Kind::kMessage) return;
+           w.key("logprobs");
+           write_scores(w, context_.package.tokenizer, item.scores);
+         });
     send("response.content_part.done", [&](JsonWriter& w) {
       w.field("item_id", shown.id).field("output_index", shown.index).field("content_index", 0).key("part");
       write_part(w, item, true);
@@ -165,7 +180,8 @@ void ResponseAnswer::write_part(JsonWriter& w, const OutputItem& item, bool whol
   w.end_object();
 }
 
-void ResponseAnswer::write_item(JsonWriter& w, const OutputItem& item, const Shown& shown, bool whole, const char* status) const {
+void ResponseAnswer::write_item(JsonWriter& w, const OutputItem& item, const Shown& shown, bool whole,
+                                const char* status) const {
   w.begin_object().field("id", shown.id);
   switch (item.kind) {
     case Kind::kReasoning: w.field("type", "reasoning").key("summary").begin_array().end_array(); break;
@@ -187,7 +203,8 @@ void ResponseAnswer::write_item(JsonWriter& w, const OutputItem& item, const Sho
   w.end_object();
 }
 
-std::string ResponseAnswer::body(Status status, const OutputReader* reader, const Usage* usage, const ApiError* error) const {
+std::string ResponseAnswer::body(Status status, const OutputReader* reader, const Usage* usage,
+                                 const ApiError* error) const {
   static constexpr const char* kNames[] = {"queued", "in_progress", "completed", "incomplete", "failed", "cancelled"};
   JsonWriter w;
   w.begin_object().field("id", id_).field("object", "response").field("created_at", created_);
@@ -197,7 +214,9 @@ std::string ResponseAnswer::body(Status status, const OutputReader* reader, cons
   else w.null();
   w.key("error");
   if (error) {
-    w.begin_object().field("code", error->status == 429 ? "rate_limit_exceeded" : error->status < 500 ? "invalid_prompt" : "server_error");
+    w.begin_object().field("code", error->status == 429  ? "rate_limit_exceeded"
+                                   : error->status < 500 ? "invalid_prompt"
+                                                         : "server_error");
     w.field("message", error->message).end_object();
   } else {
     w.null();
@@ -233,7 +252,8 @@ StoredResponse ResponseAnswer::stored(std::string text, bool running) const {
     return response;
   }
   const std::vector<HarmonyMessage>& messages = request_.input.messages;
-  response.messages.assign(messages.begin() + static_cast<std::ptrdiff_t>(request_.instruction_messages), messages.end());
+  response.messages.assign(messages.begin() + static_cast<std::ptrdiff_t>(request_.instruction_messages),
+                           messages.end());
   response.messages.insert(response.messages.end(), answer_.begin(), answer_.end());
   response.images = request_.input.images;
   response.calls = request_.calls;
@@ -278,7 +298,8 @@ void ResponseAnswer::finish(Status status, const OutputReader* reader, const Usa
   }
   if (!watched()) return;
   begin_stream();
-  static constexpr const char* kTypes[] = {"", "", "response.completed", "response.incomplete", "response.failed", "response.failed"};
+  static constexpr const char* kTypes[] = {
+      "", "", "response.completed", "response.incomplete", "response.failed", "response.failed"};
   send(kTypes[static_cast<int>(status)], [&](JsonWriter& w) { w.key("response").raw(text); });
   responder_->end();
 }

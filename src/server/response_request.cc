@@ -17,7 +17,9 @@ void read_message_item(const Json& item, const std::string& field, ChatInput& in
     message.role = HarmonyRole::kAssistant;
     message.channel = text_member(item, "phase", field) == "commentary" ? "commentary" : "final";
   } else if (role == "user" || role == "system" || role == "developer") {
-    message.role = role == "user" ? HarmonyRole::kUser : role == "system" ? HarmonyRole::kSystem : HarmonyRole::kDeveloper;
+    message.role = role == "user"     ? HarmonyRole::kUser
+                   : role == "system" ? HarmonyRole::kSystem
+                                      : HarmonyRole::kDeveloper;
   } else {
     bad_field(field + ".role", "must be one of system, developer, user, assistant, not \"{}\"", printable(role, 40));
   }
@@ -46,7 +48,8 @@ void read_item(const Json& item, const std::string& field, ChatInput& input, Cal
     check_name(name, field + ".name");
     calls.add(need_text(item, "call_id", field), name);
     // Text right before a call was said along with it.
-    if (!input.messages.empty() && input.messages.back().channel == "final") input.messages.back().channel = "commentary";
+    if (!input.messages.empty() && input.messages.back().channel == "final")
+      input.messages.back().channel = "commentary";
     input.messages.push_back(call_message(name, need_text(item, "arguments", field)));
   } else if (type == "function_call_output") {
     HarmonyMessage message = result_message(calls.find(need_text(item, "call_id", field), field + ".call_id"));
@@ -114,12 +117,14 @@ void read_tool_choice(const Fields& fields, ChatInput& input) {
       allow(*choice);
     } else if (type == "allowed_tools") {
       input.tool_choice.kind = kind_of(need_text(*choice, "mode", "tool_choice"), "tool_choice.mode");
-      for (const Json& tool : need_member(*choice, "tools", kArray, "tool_choice").array()) allow(need_object(tool, "tool_choice.tools"));
+      for (const Json& tool : need_member(*choice, "tools", kArray, "tool_choice").array())
+        allow(need_object(tool, "tool_choice.tools"));
     } else {
       bad_field("tool_choice.type", "\"{}\" is not supported", printable(type, 60));
     }
   }
-  if (input.tool_choice.kind == Choice::kRequired && input.tools.empty()) bad_field("tool_choice", "there are no tools");
+  if (input.tool_choice.kind == Choice::kRequired && input.tools.empty())
+    bad_field("tool_choice", "there are no tools");
 }
 
 void read_text(const Fields& fields, ChatInput& input) {
@@ -132,7 +137,8 @@ void read_text(const Fields& fields, ChatInput& input) {
   const std::string type = need_text(*format, "type", "text.format");
   if (type == "json_object") input.json_object = true;
   else if (type == "json_schema") input.format = read_schema_format(*format, "text.format");
-  else if (type != "text") bad_field("text.format.type", "must be one of text, json_object, json_schema, not \"{}\"", printable(type, 40));
+  else if (type != "text")
+    bad_field("text.format.type", "must be one of text, json_object, json_schema, not \"{}\"", printable(type, 40));
 }
 
 void read_reasoning(const Fields& fields, ChatInput& input) {
@@ -169,7 +175,8 @@ void read_generation(const Fields& fields, const ops::SamplingParams& defaults, 
   ChatInput& input = request.input;
   input.generation = read_sampling(fields, defaults);
   input.generation.max_new_tokens = fields.has("max_output_tokens") ? fields.integer("max_output_tokens") : kAllTokens;
-  if (input.generation.min_new_tokens > input.generation.max_new_tokens) bad_field("min_tokens", "must be at most max_output_tokens");
+  if (input.generation.min_new_tokens > input.generation.max_new_tokens)
+    bad_field("min_tokens", "must be at most max_output_tokens");
   if (fields.has("max_reasoning_tokens")) input.max_reasoning = fields.integer("max_reasoning_tokens");
   input.preserve_thinking = fields.flag("preserve_thinking");
   input.cache_salt = fields.text("cache_salt");
@@ -226,9 +233,10 @@ ResponseRequest read_response_request(const Json& body, const ParamTable& table,
   if (!request.previous_response_id.empty()) {
     const StoredPtr previous = store.find(tenant, request.previous_response_id);
     if (!previous) {
-      throw ApiError(404, "invalid_request_error",
-                     fmt::format("previous_response_id: there is no response \"{}\"", printable(request.previous_response_id, 64)),
-                     "previous_response_id", "previous_response_not_found");
+      throw ApiError(
+          404, "invalid_request_error",
+          fmt::format("previous_response_id: there is no response \"{}\"", printable(request.previous_response_id, 64)),
+          "previous_response_id", "previous_response_not_found");
     }
     if (previous->running) bad_field("previous_response_id", "that response is not complete");
     input.messages = previous->messages;

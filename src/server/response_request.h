@@ -12,9 +12,9 @@ struct ResponseRequest {
   CallNames calls;
   std::string model, previous_response_id;
   bool store = false, background = false, stream = false;
-  bool logprobs = false;                 // message.output_text.logprobs
-  Json echo;                             // the members that a response repeats, in order
-  std::string input_items;               // an array as JSON
+  bool logprobs = false;    // message.output_text.logprobs
+  Json echo;                // the members that a response repeats, in order
+  std::string input_items;  // an array as JSON
 };
 
 // ApiError 400 naming the field; 404 for an unknown previous response. `table` is responses or input_tokens.

@@ -47,7 +47,8 @@ void ResponseStore::remove(Entries::iterator it) {
 // No tenant holds more than half of it.
 void ResponseStore::make_room(const std::string& tenant, std::size_t bytes) {
   if (bytes > most_bytes_ / 2) {
-    fail(ErrorCode::kInvalidArgument, "store: the response has {} bytes, at most {} are stored", bytes, most_bytes_ / 2);
+    fail(ErrorCode::kInvalidArgument, "store: the response has {} bytes, at most {} are stored", bytes,
+         most_bytes_ / 2);
   }
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto of_tenant = tenant_bytes_.find(tenant);

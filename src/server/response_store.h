@@ -1,6 +1,6 @@
 #pragma once
-// Responses that were asked to be kept, for a while and within a bound: for GET, and as the beginning of others. A client
-// (tenant) sees only its own.
+// Responses that were asked to be kept, for a while and within a bound: for GET, and as the beginning of others. A
+// client (tenant) sees only its own.
 
 #include <list>
 #include <map>
@@ -31,13 +31,13 @@ class CancelHandle {
 
 struct StoredResponse {
   std::string id, tenant;
-  std::string body;                        // the response as JSON
-  std::string input_items;                 // an array as JSON
-  std::vector<HarmonyMessage> messages;    // the whole conversation with its answer, without instructions
-  std::vector<ImageSource> images;         // of the messages, in order
+  std::string body;                      // the response as JSON
+  std::string input_items;               // an array as JSON
+  std::vector<HarmonyMessage> messages;  // the whole conversation with its answer, without instructions
+  std::vector<ImageSource> images;       // of the messages, in order
   CallNames calls;
-  bool running = false;                    // in the background
-  std::shared_ptr<CancelHandle> cancel;    // of a running one
+  bool running = false;                  // in the background
+  std::shared_ptr<CancelHandle> cancel;  // of a running one
 
   std::size_t bytes() const;  // what it holds, about
 };

@@ -11,7 +11,8 @@ StoredPtr stored_response(ApiContext& context, const HttpRequest& request) {
   const std::string& id = request.params.at("id");
   StoredPtr response = context.responses->find(request.tenant, id);
   if (!response) {
-    throw ApiError(404, "invalid_request_error", fmt::format("there is no response \"{}\"", printable(id, 64)), "response_id", "not_found");
+    throw ApiError(404, "invalid_request_error", fmt::format("there is no response \"{}\"", printable(id, 64)),
+                   "response_id", "not_found");
   }
   return response;
 }
@@ -30,8 +31,9 @@ void answer(const ResponderPtr& responder, Work work) {
 
 void create_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    ResponseRequest response = read_response_request(parse_body(http->body), param_table("responses"), context.sampling,
-                                                     context.options.ignore_unknown_tools, *context.responses, http->tenant);
+    ResponseRequest response =
+        read_response_request(parse_body(http->body), param_table("responses"), context.sampling,
+                              context.options.ignore_unknown_tools, *context.responses, http->tenant);
     std::make_shared<ResponseAnswer>(context, responder, std::move(response), *http)->start();
   });
 }
@@ -39,7 +41,8 @@ void create_response(ApiContext& context, const HttpRequest& request, const Resp
 void get_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   answer(responder, [&] {
     const auto stream = request.query.find("stream");
-    if (stream != request.query.end() && stream->second == "true") bad_field("stream", "a stored response is not streamed again");
+    if (stream != request.query.end() && stream->second == "true")
+      bad_field("stream", "a stored response is not streamed again");
     responder->json(200, stored_response(context, request)->body);
   });
 }
@@ -60,7 +63,8 @@ void cancel_response(ApiContext& context, const HttpRequest& request, const Resp
     const StoredPtr response = stored_response(context, request);
     Json body = Json::parse(response->body);
     const Json* background = body.find("background");
-    if (!background || *background != Json(true)) bad_field("response_id", "only a background response can be cancelled");
+    if (!background || *background != Json(true))
+      bad_field("response_id", "only a background response can be cancelled");
     if (response->running) {
       if (response->cancel) response->cancel->cancel();
       body.set("status", "cancelled");
@@ -85,10 +89,14 @@ void response_input_items(ApiContext& context, const HttpRequest& request, const
 
 void response_input_tokens(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    const ResponseRequest response = read_response_request(parse_body(http->body), param_table("input_tokens"), context.sampling,
-                                                           context.options.ignore_unknown_tools, *context.responses, http->tenant);
+    const ResponseRequest response =
+        read_response_request(parse_body(http->body), param_table("input_tokens"), context.sampling,
+                              context.options.ignore_unknown_tools, *context.responses, http->tenant);
     JsonWriter w;
-    w.begin_object().field("object", "response.input_tokens").field("input_tokens", count_tokens(context, response.input)).end_object();
+    w.begin_object()
+        .field("object", "response.input_tokens")
+        .field("input_tokens", count_tokens(context, response.input))
+        .end_object();
     responder->json(200, w.take());
   });
 }

@@ -20,7 +20,9 @@ std::vector<std::string> split_pattern(std::string_view pattern) {
   return components;
 }
 
-bool is_name(const std::string& component) { return component.size() > 2 && component.front() == '{' && component.back() == '}'; }
+bool is_name(const std::string& component) {
+  return component.size() > 2 && component.front() == '{' && component.back() == '}';
+}
 
 // Whether the components fit, and how many of them are literal.
 bool fits(const std::vector<std::string>& pattern, const Target& target, std::size_t& literal) {

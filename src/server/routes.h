@@ -40,5 +40,4 @@ void slots(ApiContext& context, const HttpRequest& request, const ResponderPtr& 
 void props(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder);
 std::string metrics_text(ApiContext& context);
 
-
 }  // namespace gov::server

@@ -14,7 +14,8 @@ constexpr std::size_t kMaxRequestId = 64;
 
 std::string request_id_of(std::string_view given) {
   const auto sane = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == '.';
   };
   if (!given.empty() && given.size() <= kMaxRequestId && std::all_of(given.begin(), given.end(), sane)) {
     return std::string(given);
@@ -31,9 +32,11 @@ Refusal answer_preflight(const RequestHead& head, Responder::Headers& headers) {
   std::string allowed = "authorization, content-type, x-api-key, x-request-id";
   const std::string_view wanted = head.header("access-control-request-headers");
   const auto list_char = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == ',' || c == ' ';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == ',' || c == ' ';
   };
-  if (!wanted.empty() && wanted.size() <= 2048 && std::all_of(wanted.begin(), wanted.end(), list_char)) allowed = wanted;
+  if (!wanted.empty() && wanted.size() <= 2048 && std::all_of(wanted.begin(), wanted.end(), list_char))
+    allowed = wanted;
   headers.emplace_back("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
   headers.emplace_back("Access-Control-Allow-Headers", allowed);
   headers.emplace_back("Access-Control-Max-Age", "600");
@@ -47,7 +50,8 @@ Refusal check_access(const ServerState& state, const RequestHead& head, bool adm
   const HostRule& hosts = admin ? state.admin_hosts : state.hosts;
   if (head.minor_version == 1 && !hosts.accepts(host)) return {403, "this Host is not served here (--allowed-host)"};
   const auto verdict = state.origins.judge(origin, host);
-  if (verdict == OriginRule::Verdict::kForeign && !open) return {403, "pages of this origin may not ask (--cors-origin)"};
+  if (verdict == OriginRule::Verdict::kForeign && !open)
+    return {403, "pages of this origin may not ask (--cors-origin)"};
   if (verdict == OriginRule::Verdict::kAllowed) {
     out.headers.emplace_back("Access-Control-Allow-Origin", std::string(origin));
     out.headers.emplace_back("Access-Control-Expose-Headers", "x-request-id");
@@ -159,7 +163,8 @@ void send_refusal(Responder& responder, const Refusal& refusal, Responder::Heade
   if (refusal.status == 204) return responder.bytes(204, "", "", std::move(headers));
   if (refusal.status == 503) headers.emplace_back("Retry-After", "5");
   const std::string code = refusal.status == 401 ? "invalid_api_key" : "";
-  responder.json(refusal.status, error_body({refusal.status, error_type(refusal.status), refusal.reason, "", code}), std::move(headers));
+  responder.json(refusal.status, error_body({refusal.status, error_type(refusal.status), refusal.reason, "", code}),
+                 std::move(headers));
 }
 
 }  // namespace gov::server

@@ -14,8 +14,8 @@
 
 namespace gov::server {
 
-// Lets answers that other threads write wake their connections, until the server ends: a connection must not be touched,
-// nor its last owner be such a thread, once the network behind it goes. Outlives the server in those answers.
+// Lets answers that other threads write wake their connections, until the server ends: a connection must not be
+// touched, nor its last owner be such a thread, once the network behind it goes. Outlives the server in those answers.
 struct WakeGate {
   std::shared_mutex mutex;  // shared: a wake is under way
   bool open = true;
@@ -47,8 +47,8 @@ struct ServerState {
 
 // What a request's head leads to.
 struct Admission {
-  Refusal refusal;             // status 0: the route's handler is to be called
-  Responder::Headers headers;  // to be added to whatever answer
+  Refusal refusal;                       // status 0: the route's handler is to be called
+  Responder::Headers headers;            // to be added to whatever answer
   std::shared_ptr<const Router> router;  // owns the route
   const Route* route = nullptr;          // null with a refusal, and for OPTIONS
   HttpRequest request;                   // without body

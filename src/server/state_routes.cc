@@ -14,11 +14,11 @@ double share(std::int64_t free, std::int64_t blocks) {
 
 double mean(const Histogram& h) { return h.count > 0 ? h.sum / static_cast<double>(h.count) : 0.0; }
 
-const char* device_of(const ApiContext& context) { return context.package.model.device == DeviceKind::kCpu ? "cpu" : "cuda"; }
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+const char* device_of(const ApiContext& context) {
+  return context.package.model.device == DeviceKind::kCpu ? "cpu" : "cuda";
 }
+
+double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 void write_model(JsonWriter& w, const ApiContext& context) {
   w.begin_object().field("id", context.options.model_name).field("object", "model").field("created", context.created);
@@ -50,7 +50,9 @@ void write_cache(JsonWriter& w, const ApiContext& context, const EngineStats& st
   w.end_object();
   const PrefixStats& prefix = stats.prefix;
   w.key("prefix_cache").begin_object().field("enabled", options.prefix_cache).field("queries_total", prefix.queries);
-  w.field("hits_total", prefix.hits).field("hit_tokens_total", prefix.hit_rows).field("query_tokens_total", prefix.query_rows);
+  w.field("hits_total", prefix.hits)
+      .field("hit_tokens_total", prefix.hit_rows)
+      .field("query_tokens_total", prefix.query_rows);
   w.end_object();
   w.key("draft").begin_object().field("proposed_total", stats.draft.drafted);
   w.field("accepted_total", stats.draft.accepted).end_object();
@@ -65,11 +67,15 @@ void write_counters(JsonWriter& w, ApiContext& context, const EngineStats& stats
   w.field("reasoning_total", c.reasoning_tokens.load()).field("image_total", c.image_tokens.load());
   w.field("cached_total", c.cached_tokens.load()).end_object();
   w.key("requests").begin_object().field("total", c.requests.load()).field("succeeded", c.succeeded.load());
-  w.field("failed", c.failed.load()).field("cancelled", c.cancelled.load()).field("rejected", c.rejected.load()).end_object();
+  w.field("failed", c.failed.load())
+      .field("cancelled", c.cancelled.load())
+      .field("rejected", c.rejected.load())
+      .end_object();
   w.key("latency").begin_object().field("first_token_seconds_mean", mean(stats.first_token_seconds));
   w.field("token_seconds_mean", mean(stats.token_seconds)).end_object();
   w.key("harmony_repairs").begin_object();
-  for (std::size_t i = 0; i < c.repairs.size(); ++i) w.field(harmony_repair_name(static_cast<HarmonyRepair>(i)), c.repairs[i].load());
+  for (std::size_t i = 0; i < c.repairs.size(); ++i)
+    w.field(harmony_repair_name(static_cast<HarmonyRepair>(i)), c.repairs[i].load());
   w.end_object();
 }
 
@@ -96,7 +102,8 @@ void get_model(ApiContext& context, const HttpRequest& request, const ResponderP
   answer_now(responder, [&] {
     const std::string& id = request.params.at("id");
     if (id != context.options.model_name) {
-      throw ApiError(404, "invalid_request_error", fmt::format("model: \"{}\" does not exist", printable(id, 100)), "model", "model_not_found");
+      throw ApiError(404, "invalid_request_error", fmt::format("model: \"{}\" does not exist", printable(id, 100)),
+                     "model", "model_not_found");
     }
     JsonWriter w;
     write_model(w, context);
@@ -116,7 +123,9 @@ void state(ApiContext& context, const HttpRequest&, const ResponderPtr& responde
     w.key("queue").begin_object().field("waiting", stats.waiting).field("running", stats.running);
     w.field("limit", context.loop.limits().queue).end_object();
     w.key("batch").begin_object().field("max_sequences", options.max_sequences).field("sequences", stats.running);
-    w.field("prompt_rows_total", stats.prompt_rows).field("decode_rows_total", stats.decode_rows).field("steps_total", stats.steps);
+    w.field("prompt_rows_total", stats.prompt_rows)
+        .field("decode_rows_total", stats.decode_rows)
+        .field("steps_total", stats.steps);
     w.end_object();
     write_cache(w, context, stats);
     write_counters(w, context, stats);
@@ -154,7 +163,10 @@ void props(ApiContext& context, const HttpRequest&, const ResponderPtr& responde
     const EngineOptions& options = context.loop.engine_options();
     const ops::SamplingParams& p = context.sampling;
     JsonWriter w;
-    w.begin_object().field("model", context.options.model_name).field("model_type", config.model_type).field("version", context.version);
+    w.begin_object()
+        .field("model", context.options.model_name)
+        .field("model_type", config.model_type)
+        .field("version", context.version);
     w.field("device", device_of(context)).field("context", options.context);
     w.field("total_slots", options.max_sequences).field("vocab_size", config.vocab_size);
     const bool harmony = context.rules.format == PromptRules::Format::kHarmony;
@@ -162,10 +174,13 @@ void props(ApiContext& context, const HttpRequest&, const ResponderPtr& responde
     w.field("tools", context.rules.tokens.has_value());
     w.key("modalities").begin_object().field("vision", config.use_vision).end_object();
     w.key("images").begin_object().field("remote", context.options.remote_images);
-    w.field("most", static_cast<std::int64_t>(kMostImages)).field("most_bytes", static_cast<std::int64_t>(ImageLimits().max_bytes));
+    w.field("most", static_cast<std::int64_t>(kMostImages))
+        .field("most_bytes", static_cast<std::int64_t>(ImageLimits().max_bytes));
     w.field("tokens_each", config.use_vision ? config.vision.tokens() : 0).end_object();
     w.key("default_generation_settings").begin_object();
-    w.field("temperature", static_cast<double>(p.temperature)).field("top_p", static_cast<double>(p.top_p)).field("top_k", p.top_k);
+    w.field("temperature", static_cast<double>(p.temperature))
+        .field("top_p", static_cast<double>(p.top_p))
+        .field("top_k", p.top_k);
     w.field("min_p", static_cast<double>(p.min_p)).field("reasoning_effort", context.rules.default_effort).end_object();
     w.key("chat_template");
     if (context.package.chat_template) w.value(*context.package.chat_template);

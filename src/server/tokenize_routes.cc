@@ -9,7 +9,9 @@ namespace {
 
 std::string special_text(const Tokenizer& tokenizer, std::int64_t id) {
   const std::int32_t small = static_cast<std::int32_t>(id);
-  return id >= 0 && id < tokenizer.vocab_size() && tokenizer.has_token(small) ? std::string(tokenizer.token_bytes(small)) : "";
+  return id >= 0 && id < tokenizer.vocab_size() && tokenizer.has_token(small)
+             ? std::string(tokenizer.token_bytes(small))
+             : "";
 }
 
 }  // namespace
@@ -43,7 +45,8 @@ void detokenize(ApiContext& context, const HttpRequest& request, const Responder
     const Fields fields(param_table("detokenize"), body);
     std::vector<std::int32_t> ids;
     for (const Json& item : fields.get("tokens")->array()) {
-      const bool known = item.is_integer() && item.integer() >= 0 && item.integer() < context.package.tokenizer.vocab_size() &&
+      const bool known = item.is_integer() && item.integer() >= 0 &&
+                         item.integer() < context.package.tokenizer.vocab_size() &&
                          context.package.tokenizer.has_token(static_cast<std::int32_t>(item.integer()));
       if (!known) bad_field("tokens", "{} is not a token", printable(item.dump(), 40));
       ids.push_back(static_cast<std::int32_t>(item.integer()));

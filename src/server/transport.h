@@ -34,7 +34,8 @@ class Transport {
   std::string remote_;
 };
 
-// Something that one coroutine waits for and others bring about, all on one strand. A raise before the wait is not lost.
+// Something that one coroutine waits for and others bring about, all on one strand. A raise before the wait is not
+// lost.
 class Signal {
  public:
   explicit Signal(const asio::any_io_executor& executor) : timer_(executor) {}

@@ -1,6 +1,6 @@
 #pragma once
-// Threads for the API's own work: reading requests, decoding pictures, writing answers. Neither the network's threads nor
-// the engine's ever do it.
+// Threads for the API's own work: reading requests, decoding pictures, writing answers. Neither the network's threads
+// nor the engine's ever do it.
 
 #include <condition_variable>
 #include <deque>
@@ -35,8 +35,8 @@ class Workers {
   std::vector<std::thread> threads_;
 };
 
-// Jobs that run one after the other, in the order of post(), on some worker. post() never fails and never waits: at most
-// one job of a strand is in the workers' queue, and their queue has to have room for as many as there are strands.
+// Jobs that run one after the other, in the order of post(), on some worker. post() never fails and never waits: at
+// most one job of a strand is in the workers' queue, and their queue has to have room for as many as there are strands.
 class Strand : public std::enable_shared_from_this<Strand> {
  public:
   explicit Strand(Workers& workers) : workers_(workers) {}

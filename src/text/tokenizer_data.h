@@ -28,7 +28,7 @@ struct TokenizerData {
   bool whole_piece_first = false;  // a piece that is a token is emitted at once, whatever the merges say
   bool add_prefix_space = false;  // ByteLevel's option: a stretch of ordinary text gets a space in front if it has none
   std::shared_ptr<DerivedTables> derived = std::make_shared<DerivedTables>();
-  bool has_all_bytes = false;     // every byte has a token; otherwise unknown bytes give no token
+  bool has_all_bytes = false;  // every byte has a token; otherwise unknown bytes give no token
 
   // Fills bpe.byte_ids and has_all_bytes from the vocabulary.
   void find_byte_tokens();

@@ -42,7 +42,8 @@ TEST(Json, SetReplacesOrAppends) {
 }
 
 TEST(Json, RefusesInOneLine) {
-  for (const std::string_view bad : {"", "{", "[1,]", "{\"a\":1,}", "01", "\"\xff\"", "nul", "1 2", "{'a':1}", "\"\n\"", "1e999", "\"\\ud800\""})
+  for (const std::string_view bad :
+       {"", "{", "[1,]", "{\"a\":1,}", "01", "\"\xff\"", "nul", "1 2", "{'a':1}", "\"\n\"", "1e999", "\"\\ud800\""})
     EXPECT_NE(error_of(bad), "") << bad;
   EXPECT_EQ(error_of(R"({"a":1,"b":2,"a":3})"), "JSON: \"a\" twice in one object");
   EXPECT_EQ(error_of(R"({"a":1,"\u0061":3})"), "JSON: \"a\" twice in one object");

@@ -1,6 +1,6 @@
 // Request heads, targets, routes and image URLs from arbitrary bytes. Bytes that come in pieces are understood as at
-// once; what the gate accepts has the same lines for the parser behind it; an accepted URL is written so that it is read
-// again as itself.
+// once; what the gate accepts has the same lines for the parser behind it; an accepted URL is written so that it is
+// read again as itself.
 
 #include <cstdint>
 #include <cstdlib>
@@ -22,7 +22,10 @@ void check(bool holds) {
 void route(const std::string& target_text) {
   static const Router router = [] {
     const Handler none;
-    return Router({{"GET", "/", none}, {"GET", "/v1/items/{id}", none}, {"GET", "/v1/items/special", none}, {"POST", "/v1/items/{id}/{part}", none}});
+    return Router({{"GET", "/", none},
+                   {"GET", "/v1/items/{id}", none},
+                   {"GET", "/v1/items/special", none},
+                   {"POST", "/v1/items/{id}/{part}", none}});
   }();
   const auto target = parse_target(target_text);
   if (!target) return;
@@ -72,7 +75,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (const auto url = parse_https_url(text)) {
     const auto again = parse_https_url(url->str());
     check(again && again->str() == url->str() && again->host == url->host && again->port == url->port);
-    for (const char c : url->str()) check(c > 0x20 && c < 0x7F && c != '\\' && c != '@' ? true : c == '@' && url->path.find('@') != std::string::npos);
+    for (const char c : url->str())
+      check(c > 0x20 && c < 0x7F && c != '\\' && c != '@' ? true
+                                                          : c == '@' && url->path.find('@') != std::string::npos);
   }
   return 0;
 }

@@ -27,9 +27,10 @@ TEST(Keys, EveryRouteButTheOpenOnesWantsOne) {
   all.push_back({"GET", "/nothing/here", {}});
   for (const server::Route& route : all) {
     const int port = route.admin ? s.server->admin_port() : s.port();
-    for (const std::string& extra : {std::string(), std::string("Authorization: Bearer wrong\r\n"), std::string("x-api-key: correct-ke\r\n"),
-                                     std::string("Authorization: Basic correct-key\r\n"), std::string("Authorization: correct-key\r\n"),
-                                     std::string("Cookie: api_key=correct-key\r\n")}) {
+    for (const std::string& extra :
+         {std::string(), std::string("Authorization: Bearer wrong\r\n"), std::string("x-api-key: correct-ke\r\n"),
+          std::string("Authorization: Basic correct-key\r\n"), std::string("Authorization: correct-key\r\n"),
+          std::string("Cookie: api_key=correct-key\r\n")}) {
       const Answer a = request(port, route.method, route.pattern + "?api_key=correct-key", "", extra);
       EXPECT_EQ(a.status, 401) << route.pattern << " " << extra;
       EXPECT_EQ(a.headers.at("www-authenticate"), "Bearer");
@@ -64,7 +65,8 @@ TEST(Cors, OffByDefaultAndExactWhenOn) {
   Answer a = request(closed.port(), "POST", "/echo", "x", "Origin: https://evil.com\r\n");
   EXPECT_EQ(a.status, 403);
   EXPECT_EQ(a.headers.count("access-control-allow-origin"), 0u);
-  a = request(closed.port(), "OPTIONS", "/echo", "", "Origin: https://evil.com\r\nAccess-Control-Request-Method: POST\r\n");
+  a = request(closed.port(), "OPTIONS", "/echo", "",
+              "Origin: https://evil.com\r\nAccess-Control-Request-Method: POST\r\n");
   EXPECT_EQ(a.status, 403);
   a = request(closed.port(), "POST", "/echo", "x", "Origin: http://localhost\r\n");
   EXPECT_EQ(a.status, 200);
@@ -75,7 +77,10 @@ TEST(Cors, OffByDefaultAndExactWhenOn) {
   options.api_keys = {"key"};
   TestServer s(options);
   const std::string origin = "Origin: https://chat.example.com\r\n";
-  a = request(s.port(), "OPTIONS", "/echo", "", origin + "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,x-stainless-os\r\n");
+  a = request(
+      s.port(), "OPTIONS", "/echo", "",
+      origin +
+          "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,x-stainless-os\r\n");
   EXPECT_EQ(a.status, 204);
   EXPECT_EQ(a.headers.at("access-control-allow-origin"), "https://chat.example.com");
   EXPECT_EQ(a.headers.at("access-control-allow-headers"), "authorization,x-stainless-os");
@@ -92,11 +97,13 @@ TEST(Injection, NoFieldReachesALogOrAHeaderRaw) {
   server::ServerOptions options;
   options.log_json = true;
   TestServer s(options);
-  const std::string fields[] = {"%0d%0aSet-Cookie:%20a", "%1b[31m", "%00", "\"'<script>", "%e2%80%a8", "%c2%9b", "%7f", "$%7Bjndi:x%7D"};
+  const std::string fields[] = {"%0d%0aSet-Cookie:%20a", "%1b[31m", "%00", "\"'<script>", "%e2%80%a8", "%c2%9b", "%7f",
+                                "$%7Bjndi:x%7D"};
   for (const std::string& field : fields) {
     request(s.port(), "GET", "/" + field);
     request(s.port(), "GET", "/inject?text=" + field);
-    const Answer a = request(s.port(), "GET", "/echo", "", "x-request-id: " + field + " x\r\nUser-Agent: " + field + "\r\n");
+    const Answer a =
+        request(s.port(), "GET", "/echo", "", "x-request-id: " + field + " x\r\nUser-Agent: " + field + "\r\n");
     EXPECT_EQ(a.headers.count("set-cookie"), 0u);
     EXPECT_EQ(a.headers.at("x-request-id").substr(0, 4), "req-");
   }
@@ -194,10 +201,12 @@ TEST(Tls, AnswersStreamsAndRefusesOldVersions) {
   options.tls_key = files.key;
   TestServer s(options);
   EXPECT_TRUE(s.server->address().starts_with("https://"));
-  const Answer a = tls_request(s.port(), "GET /stream?n=200&ms=0&size=1000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  const Answer a = tls_request(
+      s.port(), "GET /stream?n=200&ms=0&size=1000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
   EXPECT_EQ(a.status, 200);
   EXPECT_NE(a.body.find("data: [DONE]"), std::string::npos);
-  EXPECT_EQ(tls_request(s.port(), "GET /items/5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").body, "item 5");
+  EXPECT_EQ(tls_request(s.port(), "GET /items/5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").body,
+            "item 5");
   EXPECT_EQ(tls_request(s.port(), "GET / HTTP/1.1\r\n\r\n", TLS1_1_VERSION).status, 0);
   Client plain(s.port());
   plain.send("GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -143,7 +143,8 @@ Answer Client::answer(bool head, double seconds) {
   return answer;
 }
 
-Answer request(int port, const std::string& method, const std::string& path, const std::string& body, const std::string& extra) {
+Answer request(int port, const std::string& method, const std::string& path, const std::string& body,
+               const std::string& extra) {
   Client client(port);
   std::string text = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n" + extra;
   if (!body.empty()) text += "Content-Length: " + std::to_string(body.size()) + "\r\n";
@@ -183,17 +184,20 @@ std::vector<server::Route> TestRoutes::routes() {
   using Request = const server::HttpRequest&;
   using Answerer = const std::shared_ptr<server::Responder>&;
   std::vector<server::Route> list;
-  list.push_back({"POST", "/length", [](Request q, Answerer r) { r->bytes(200, "text/plain", std::to_string(q.body.size())); }});
+  list.push_back(
+      {"POST", "/length", [](Request q, Answerer r) { r->bytes(200, "text/plain", std::to_string(q.body.size())); }});
   list.push_back({"POST", "/echo", [](Request q, Answerer r) { r->bytes(200, "text/plain", q.body); }});
   list.push_back({"GET", "/echo", [](Request q, Answerer r) {
                     std::string text = q.path;
                     for (const auto& [name, value] : q.query) text += "|" + name + "=" + value;
                     r->bytes(200, "text/plain", text);
                   }});
-  list.push_back({"GET", "/items/{id}", [](Request q, Answerer r) { r->bytes(200, "text/plain", "item " + q.params.at("id")); }});
+  list.push_back(
+      {"GET", "/items/{id}", [](Request q, Answerer r) { r->bytes(200, "text/plain", "item " + q.params.at("id")); }});
   list.push_back({"DELETE", "/items/{id}", [](Request, Answerer r) { r->bytes(204, "", ""); }});
   list.push_back({"GET", "/items/special", [](Request, Answerer r) { r->bytes(200, "text/plain", "special"); }});
-  list.push_back({"GET", "/tenant", [](Request q, Answerer r) { r->bytes(200, "text/plain", q.tenant + " " + q.request_id); }});
+  list.push_back(
+      {"GET", "/tenant", [](Request q, Answerer r) { r->bytes(200, "text/plain", q.tenant + " " + q.request_id); }});
   list.push_back({"POST", "/stream", [this](Request q, Answerer r) { stream(q, r); }});
   list.push_back({"GET", "/stream", [this](Request q, Answerer r) { stream(q, r); }});
   // Never answers by itself: ends when the client goes.

@@ -1,5 +1,6 @@
 #pragma once
-// A client that sends exactly the bytes it is told to, over a real socket, and a server with routes that test the network.
+// A client that sends exactly the bytes it is told to, over a real socket, and a server with routes that test the
+// network.
 
 #include <gtest/gtest.h>
 

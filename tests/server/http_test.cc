@@ -32,12 +32,15 @@ TEST(Http, AnswersAndKeepsTheConnection) {
 TEST(Http, BodiesByChunks) {
   TestServer s;
   Client client(s.port());
-  client.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n7;ext=\"1\"\r\n, world\r\n0\r\nTrailer: x\r\n\r\n");
+  client.send(
+      "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n7;ext=\"1\"\r\n, "
+      "world\r\n0\r\nTrailer: x\r\n\r\n");
   EXPECT_EQ(client.answer().body, "hello, world");
   client.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n");
   EXPECT_EQ(client.answer().status, 200);
   // A byte at a time, across every border.
-  const std::string text = "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n00\r\n\r\n";
+  const std::string text =
+      "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n00\r\n\r\n";
   for (const char c : text) client.send(std::string(1, c));
   EXPECT_EQ(client.answer().body, "0123456789");
 }
@@ -47,7 +50,9 @@ TEST(Http, PipelinedRequestsAreAnsweredInOrder) {
   Client client(s.port());
   std::string all;
   for (int i = 0; i < 200; ++i) all += "GET /items/" + std::to_string(i) + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
-  all += "GET /stream?n=20 HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nlast";
+  all +=
+      "GET /stream?n=20 HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+      "4\r\n\r\nlast";
   client.send(all);
   for (int i = 0; i < 200; ++i) ASSERT_EQ(client.answer().body, "item " + std::to_string(i));
   EXPECT_TRUE(client.answer().body.ends_with("data: [DONE]\n\n"));
@@ -117,7 +122,10 @@ std::vector<Vector> malformed() {
       {"TE in 1.0", "POST /echo HTTP/1.0\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
       {"TE with space before the colon", post + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400},
       {"TE folded", post + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400},
-      {"TE with a vertical tab", post + "Transfer-Encoding: \x0b" "chunked\r\n\r\n0\r\n\r\n", 400},
+      {"TE with a vertical tab",
+       post + "Transfer-Encoding: \x0b"
+              "chunked\r\n\r\n0\r\n\r\n",
+       400},
       {"chunk size not hex", post + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400},
       {"chunk size signed", post + "Transfer-Encoding: chunked\r\n\r\n-1\r\n", 400},
       {"chunk size with 0x", post + "Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", 400},
@@ -126,8 +134,10 @@ std::vector<Vector> malformed() {
       {"chunk size empty", post + "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n", 400},
       {"chunk line with bare LF", post + "Transfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n", 400},
       {"chunk without CRLF behind it", post + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 400},
-      {"chunk extension endless", post + "Transfer-Encoding: chunked\r\n\r\n3;" + std::string(200000, 'a') + "\r\nabc\r\n0\r\n\r\n", 400},
-      {"trailers endless", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + std::string(200000, 'a') + "\r\n\r\n", 400},
+      {"chunk extension endless",
+       post + "Transfer-Encoding: chunked\r\n\r\n3;" + std::string(200000, 'a') + "\r\nabc\r\n0\r\n\r\n", 400},
+      {"trailers endless", post + "Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + std::string(200000, 'a') + "\r\n\r\n",
+       400},
       {"compressed body", post + "Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 415},
       {"unknown expectation", post + "Expect: 200-ok\r\nContent-Length: 3\r\n\r\nabc", 417},
       {"two authorizations", get + kHost + "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n", 400},
@@ -142,7 +152,15 @@ std::vector<Vector> malformed() {
       {"a TLS hello", std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11), 400},
       {"an SSH hello", "SSH-2.0-OpenSSH_9.2\r\n", 400},
       {"an SMTP hello", "EHLO me\r\n", 400},
-      {"101 headers", get + kHost + [] { std::string t; for (int i = 0; i < 100; ++i) t += "A: b\r\n"; return t; }() + "\r\n", 431},
+      {"101 headers",
+       get + kHost +
+           [] {
+             std::string t;
+             for (int i = 0; i < 100; ++i) t += "A: b\r\n";
+             return t;
+           }() +
+           "\r\n",
+       431},
       {"a long header line", get + kHost + "A: " + std::string(9000, 'x') + "\r\n\r\n", 431},
       {"a long target", "GET /" + std::string(9000, 'x') + " HTTP/1.1\r\n\r\n", 414},
   };
@@ -150,7 +168,8 @@ std::vector<Vector> malformed() {
     if (c == '\t' || c == '\n') continue;
     list.push_back({"control byte in a value", get + kHost + "A: b" + static_cast<char>(c) + "c\r\n\r\n", 400});
     list.push_back({"control byte in a name", get + kHost + "A" + static_cast<char>(c) + ": c\r\n\r\n", 400});
-    list.push_back({"control byte in the target", "GET /e" + std::string(1, static_cast<char>(c)) + " HTTP/1.1\r\n" + kHost + "\r\n", 400});
+    list.push_back({"control byte in the target",
+                    "GET /e" + std::string(1, static_cast<char>(c)) + " HTTP/1.1\r\n" + kHost + "\r\n", 400});
   }
   for (const char c : std::string("()<>@,;\\\"/[]?={} \x7f\x80\xff")) {
     list.push_back({"no token in a name", get + kHost + "A" + c + "B: c\r\n\r\n", 400});
@@ -183,10 +202,12 @@ TEST(Http, NothingIsSmuggled) {
   TestServer s;
   const std::string second = "GET /items/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
   for (const std::string& first : {
-           std::string("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+           std::string("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\nTransfer-Encoding: "
+                       "chunked\r\n\r\n0\r\n\r\n"),
            std::string("POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 49\r\n\r\n"),
            std::string("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 0\r\n\r\n"),
-           std::string("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n"),
+           std::string(
+               "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n"),
            std::string("POST /echo HTTP/1.1\r\nHost: evil.com\r\nContent-Length: 49\r\n\r\n"),
            std::string("GET /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n"),
        }) {
@@ -229,7 +250,9 @@ TEST(Http, ContinueIsSaidOnlyToWhomMayGoOn) {
   stranger.send(head + "\r\n");
   EXPECT_EQ(stranger.answer().status, 401);
   Client large(s.port());
-  large.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nx-api-key: key\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n");
+  large.send(
+      "POST /echo HTTP/1.1\r\nHost: localhost\r\nx-api-key: key\r\nContent-Length: 99999999\r\nExpect: "
+      "100-continue\r\n\r\n");
   EXPECT_EQ(large.answer().status, 413);
 }
 

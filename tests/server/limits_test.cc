@@ -41,7 +41,9 @@ TEST(Limits, AHundredMegabytesAreRefusedFromTheHead) {
   TestServer s;
   const std::size_t before = resident_bytes();
   Client client(s.port());
-  client.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 104857600\r\n\r\n[[[[");
+  client.send(
+      "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+      "104857600\r\n\r\n[[[[");
   const Timer timer;
   const Answer a = client.answer();
   EXPECT_EQ(a.status, 413);
@@ -97,7 +99,8 @@ TEST(Limits, BodiesOfTheFullSize) {
   TestServer s;
   Client client(s.port());
   const std::string body(32 * kMiB, 'y');
-  client.send("POST /length HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n");
+  client.send("POST /length HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n\r\n");
   client.send(body);
   EXPECT_EQ(client.answer(false, 30).body, std::to_string(body.size()));
 }

@@ -99,7 +99,8 @@ TEST(Target, DecodesPathAndQuery) {
   EXPECT_EQ(target->query, (std::map<std::string, std::string>{{"flag", ""}, {"x", "1"}, {"y", "a b&c"}}));
   EXPECT_EQ(parse_target("http://example.com:80/x")->authority, "example.com:80");
   EXPECT_EQ(parse_target("http://example.com")->path, "/");
-  for (const char* bad : {"", "x", "/%", "/%4", "/%zz", "/%00", "/%0a", "/%ff", "/?a=%0d", "/#x", "ftp://a/", "http:///x", "http://u@h/"}) {
+  for (const char* bad : {"", "x", "/%", "/%4", "/%zz", "/%00", "/%0a", "/%ff", "/?a=%0d", "/#x", "ftp://a/",
+                          "http:///x", "http://u@h/"}) {
     EXPECT_FALSE(parse_target(bad)) << bad;
   }
   std::string many = "/?";
@@ -109,7 +110,11 @@ TEST(Target, DecodesPathAndQuery) {
 
 TEST(Router, PrefersLiteralComponentsAndNamesMethods) {
   const Handler none = [](const HttpRequest&, const std::shared_ptr<Responder>&) {};
-  const Router router({{"GET", "/r/{id}", none}, {"GET", "/r/tokens", none}, {"DELETE", "/r/{id}", none}, {"POST", "/r/tokens", none}, {"POST", "/admin", none, false, true}});
+  const Router router({{"GET", "/r/{id}", none},
+                       {"GET", "/r/tokens", none},
+                       {"DELETE", "/r/{id}", none},
+                       {"POST", "/r/tokens", none},
+                       {"POST", "/admin", none, false, true}});
   const auto match = [&](const char* method, const char* path, bool admin = false) {
     return router.match(method, *parse_target(path), admin);
   };
@@ -130,10 +135,13 @@ TEST(Router, PrefersLiteralComponentsAndNamesMethods) {
 
 TEST(Access, HostsOfALoopbackBind) {
   const HostRule rule(true, {"My-Box.example"});
-  for (const char* good : {"localhost", "LOCALHOST:8080", "127.0.0.1", "127.1.2.3:99", "[::1]", "[::1]:8080", "a.localhost", "my-box.example:8080", "localhost."}) {
+  for (const char* good : {"localhost", "LOCALHOST:8080", "127.0.0.1", "127.1.2.3:99", "[::1]", "[::1]:8080",
+                           "a.localhost", "my-box.example:8080", "localhost."}) {
     EXPECT_TRUE(rule.accepts(good)) << good;
   }
-  for (const char* bad : {"", "evil.com", "127.0.0.1.evil.com", "localhost.evil.com", "10.0.0.1", "[::2]", "0.0.0.0", "127.1", "2130706433", "localhost:x", "localhost:99999", "localhost@evil.com", "[::1", "my-box.example.evil.com", "localhost evil", "[::1]x"}) {
+  for (const char* bad : {"", "evil.com", "127.0.0.1.evil.com", "localhost.evil.com", "10.0.0.1", "[::2]", "0.0.0.0",
+                          "127.1", "2130706433", "localhost:x", "localhost:99999", "localhost@evil.com", "[::1",
+                          "my-box.example.evil.com", "localhost evil", "[::1]x"}) {
     EXPECT_FALSE(rule.accepts(bad)) << bad;
   }
   const HostRule open(false, {});
@@ -209,9 +217,11 @@ TEST(Access, Keys) {
   EXPECT_TRUE(keys.tenant_of("first-key"));
   EXPECT_NE(keys.tenant_of("first-key"), keys.tenant_of("second"));
   EXPECT_EQ(keys.tenant_of("first-key")->size(), 16u);
-  for (const char* wrong : {"", "first-ke", "first-key ", "First-key", "second1"}) EXPECT_FALSE(keys.tenant_of(wrong)) << wrong;
+  for (const char* wrong : {"", "first-ke", "first-key ", "First-key", "second1"})
+    EXPECT_FALSE(keys.tenant_of(wrong)) << wrong;
   EXPECT_FALSE(keys.tenant_of(std::string(1 << 20, 'k')));
-  for (const std::string& bad : {std::string(), std::string("a b"), std::string("a\nb"), std::string(1025, 'k'), std::string("\xc3\xa9")}) {
+  for (const std::string& bad :
+       {std::string(), std::string("a b"), std::string("a\nb"), std::string(1025, 'k'), std::string("\xc3\xa9")}) {
     EXPECT_THROW(keys.add(bad), Error) << bad;
   }
   EXPECT_EQ(presented_key("Bearer abc", ""), "abc");
@@ -229,8 +239,21 @@ TEST(Access, Keys) {
 }
 
 TEST(AccessLog, LinesParseWhateverTheFieldsHold) {
-  const std::string naughty[] = {"a\nb",       "a\r\nb",        "\x1b[31mred", std::string("nul\0byte", 8), "\"quote\" \\ {}", "\xff\xfe bad",
-                                 "\xe2\x80\xa8", "\xc2\x9b" "1mC1", std::string(5000, 'x'), "", "' OR 1=1 --", "${jndi:ldap://x}", "%s%n%d", "\t tab"};
+  const std::string naughty[] = {"a\nb",
+                                 "a\r\nb",
+                                 "\x1b[31mred",
+                                 std::string("nul\0byte", 8),
+                                 "\"quote\" \\ {}",
+                                 "\xff\xfe bad",
+                                 "\xe2\x80\xa8",
+                                 "\xc2\x9b"
+                                 "1mC1",
+                                 std::string(5000, 'x'),
+                                 "",
+                                 "' OR 1=1 --",
+                                 "${jndi:ldap://x}",
+                                 "%s%n%d",
+                                 "\t tab"};
   for (const std::string& text : naughty) {
     AccessRecord r{text, "127.0.0.1", text, text, text, 200, 1, 2, 0.5};
     const std::string json = access_line(r, true), line = access_line(r, false);
@@ -257,8 +280,10 @@ TEST(HttpMetrics, CountsByRoute) {
   metrics.add_request("/v1/x", "GET", 200, 1000);
   metrics.add_request("", "EVIL\"}", 404, 0);
   const std::string text = metrics.text();
-  EXPECT_NE(text.find("gov_http_requests_total{route=\"/v1/x\",method=\"GET\",status=\"200\"} 2\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("gov_http_requests_total{route=\"unmatched\",method=\"other\",status=\"404\"} 1\n"), std::string::npos);
+  EXPECT_NE(text.find("gov_http_requests_total{route=\"/v1/x\",method=\"GET\",status=\"200\"} 2\n"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find("gov_http_requests_total{route=\"unmatched\",method=\"other\",status=\"404\"} 1\n"),
+            std::string::npos);
   EXPECT_NE(text.find("gov_http_request_seconds_bucket{route=\"/v1/x\",le=\"0.0025\"} 1\n"), std::string::npos);
   EXPECT_NE(text.find("gov_http_request_seconds_bucket{route=\"/v1/x\",le=\"+Inf\"} 2\n"), std::string::npos);
 }

@@ -60,6 +60,27 @@ def test_health_models_and_page(serve):
     assert server.stop() == 0
 
 
+def test_options_of_the_api(serve):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array"}}}}}
+    call = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+    chat = {"messages": [{"role": "user", "content": "x"}, call, {"role": "tool", "tool_call_id": "1", "content": "y"}], "tools": [tool]}
+
+    def prompt(*options):
+        server = serve("--quiet", *options)
+        text = json.loads(post(server, "/apply-template", chat)[1])["prompt"]
+        assert server.stop() == 0
+        return text
+
+    usual = prompt()
+    assert "a?: Array<any>," in usual and "<|channel|>commentary to=functions.f" in usual
+    assert "assistant to=functions.f<|channel|>commentary" in prompt("--render-order", "recipient")
+    assert "any[]" in prompt("--chat-template", "hf-jinja")
+    server = serve("--exact-model-name", "--model-name", "little")
+    assert post(server, "/v1/completions", {"model": "little", "prompt": "x", "max_tokens": 1})[0] == 200
+    assert post(server, "/v1/completions", {"model": "large", "prompt": "x", "max_tokens": 1})[0] == 404
+    assert server.stop() == 0
+
+
 def test_every_route_wants_the_key(serve, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# two\nfile-key\n")
@@ -234,6 +255,8 @@ def test_many_clients_come_and_go(serve):
     eventually(lambda: server.open_files() <= files + 1, 10)
     print(counts, f"idle after {idle_after:.2f} s, {(server.memory() - memory) / 1e6:+.1f} MB")
     assert counts["complete"] > 0 and counts["left"] > 0
+    left, soon = metric(server, "gov_cancel_seconds_count"), metric(server, r'gov_cancel_seconds_bucket\{le="0.2"\}')
+    assert left > 0 and soon >= 0.99 * left, f"{left - soon} of {left} requests ran on for more than 0.2 s"
     assert counts["cut"] == counts["errors"] == counts["late"] == counts["refused"] == 0, counts
     assert metric(server, r'gov_kv_blocks\{[^}]*state="free"\}') == free
     assert server.memory() - memory < 64e6

@@ -21,7 +21,8 @@ TlsFiles make_tls_files(const std::string& name) {
   X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
   X509_set_pubkey(cert, key);
   X509_NAME* subject = X509_get_subject_name(cert);
-  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
+  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1,
+                             0);
   X509_set_issuer_name(cert, subject);
   const std::string names = "DNS:" + name + ",IP:127.0.0.1";
   X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, names.c_str());
@@ -54,7 +55,8 @@ Answer tls_request(int port, const std::string& text, int max_version) {
     SSL_write(ssl, text.data(), static_cast<int>(text.size()));
     std::string all(1 << 20, '\0');
     std::size_t size = 0;
-    for (int count; size < all.size() && (count = SSL_read(ssl, all.data() + size, static_cast<int>(all.size() - size))) > 0;) {
+    for (int count;
+         size < all.size() && (count = SSL_read(ssl, all.data() + size, static_cast<int>(all.size() - size))) > 0;) {
       size += static_cast<std::size_t>(count);
     }
     all.resize(size);

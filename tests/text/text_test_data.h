@@ -94,7 +94,8 @@ inline std::string replaced(std::string text, std::string_view from, std::string
 }
 
 inline const Tokenizer& o200k() {
-  static const Tokenizer t = Tokenizer::load(std::filesystem::path(GOV_UNPACKED_DIR) / "models/o200k/o200k_base.tiktoken");
+  static const Tokenizer t =
+      Tokenizer::load(std::filesystem::path(GOV_UNPACKED_DIR) / "models/o200k/o200k_base.tiktoken");
   return t;
 }
 inline const Tokenizer& nano() {

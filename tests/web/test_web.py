@@ -1,10 +1,12 @@
-"""The web page in headless Chromium, against the mock server; the last tests run against a real one if GOV_SERVER_URL is set."""
+"""The web page in headless Chromium, against the mock server; the last test runs against the program that GOV_PROGRAM
+names, with nano, or a server that runs already at GOV_SERVER_URL."""
 import base64
 import json
 import os
 import pathlib
 import re
 import struct
+import subprocess
 import time
 import zlib
 
@@ -63,7 +65,7 @@ def test_streams_an_answer(page, server):
     page.send("slow")
     page.until(lambda: 10 < len(page.answers()[-1]) < 2000 if page.answers() else False, what="a part of the answer")
     assert page.all('.assistant[aria-busy="true"]') and page.all('.send[aria-label="Stop"]')
-    assert re.search(r"tokens/s", page.text(".assistant .stats"))
+    page.until(lambda: "tokens/s" in page.text(".assistant .stats"), what="the speed, while it goes on")
     page.click(".send")
     page.idle()
     assert "You stopped this answer." in page.text(".assistant")
@@ -518,10 +520,20 @@ def test_live_view_without_a_server(page, server):
 
 # ---- a real server
 @pytest.fixture
-def real(driver):
-    url = os.environ.get("GOV_SERVER_URL")
-    if not url:
-        pytest.skip("GOV_SERVER_URL names no server")
+def real_url():
+    if url := os.environ.get("GOV_SERVER_URL"):
+        yield url
+        return
+    if not (program := os.environ.get("GOV_PROGRAM")):
+        pytest.skip("neither GOV_PROGRAM nor GOV_SERVER_URL is set")
+    with subprocess.Popen([program, "serve", "--model", str(ROOT / "models/nano"), "--port", "0", "--quiet"], stdout=subprocess.PIPE, text=True) as server:
+        yield re.search(r"http://\S+", server.stdout.readline())[0]
+        server.terminate()
+
+
+@pytest.fixture
+def real(driver, real_url):
+    url = real_url
     page = fresh(driver, url.rstrip("/") + "/").open()
     yield page
     assert page.js("return [window.breaches, window.failures]") == [[], []]

@@ -60,8 +60,10 @@ TEST(ApiChat, NanoNamesPictures) {
   EXPECT_NE(content_of(answer).find("banana"), std::string::npos) << content_of(answer);
   EXPECT_EQ(choice_of(answer).find("finish_reason")->string(), "stop");
   const Json& usage = *answer.find("usage");
-  EXPECT_EQ(usage.find("prompt_tokens_details")->find("image_tokens")->integer(), server.package.model.config.vision.tokens());
-  EXPECT_GT(usage.find("prompt_tokens")->integer(), usage.find("prompt_tokens_details")->find("image_tokens")->integer());
+  EXPECT_EQ(usage.find("prompt_tokens_details")->find("image_tokens")->integer(),
+            server.package.model.config.vision.tokens());
+  EXPECT_GT(usage.find("prompt_tokens")->integer(),
+            usage.find("prompt_tokens_details")->find("image_tokens")->integer());
   EXPECT_EQ(answer.find("object")->string(), "chat.completion");
 }
 
@@ -72,7 +74,8 @@ TEST(ApiChat, AStreamSaysTheSameAsTheWholeAnswer) {
       const std::string options = fmt::format(
           R"("seed":{},"temperature":1,"max_completion_tokens":60,"n":2,"logprobs":true,"top_logprobs":2)", seed);
       const Json whole = server.post("/v1/chat/completions", body(options)).json();
-      const Reply stream = server.post("/v1/chat/completions", body(options + R"(,"stream":true,"stream_options":{"include_usage":true})"));
+      const Reply stream = server.post("/v1/chat/completions",
+                                       body(options + R"(,"stream":true,"stream_options":{"include_usage":true})"));
       EXPECT_TRUE(stream.content_type.starts_with("text/event-stream"));
       for (const int index : {0, 1}) {
         const Streamed joined = join(stream, index);
@@ -93,8 +96,10 @@ TEST(ApiChat, AStreamSaysTheSameAsTheWholeAnswer) {
 
 TEST(ApiChat, LogprobsHaveTheBytesOfTheText) {
   TestServer server(ModelChoice::kRandomPlain);
-  const Json answer =
-      server.post("/v1/chat/completions", body(R"("seed":3,"temperature":1,"max_tokens":40,"logprobs":true,"top_logprobs":3)")).json();
+  const Json answer = server
+                          .post("/v1/chat/completions",
+                                body(R"("seed":3,"temperature":1,"max_tokens":40,"logprobs":true,"top_logprobs":3)"))
+                          .json();
   std::string bytes;
   for (const Json& score : choice_of(answer).find("logprobs")->find("content")->array()) {
     EXPECT_LE(score.find("logprob")->number(), 0);
@@ -108,7 +113,9 @@ TEST(ApiChat, LogprobsHaveTheBytesOfTheText) {
 
 TEST(ApiChat, TheSameSeedGivesTheSameAnswer) {
   TestServer server(ModelChoice::kRandomPlain);
-  const auto ask = [&](const char* options) { return content_of(server.post("/v1/chat/completions", body(options)).json()); };
+  const auto ask = [&](const char* options) {
+    return content_of(server.post("/v1/chat/completions", body(options)).json());
+  };
   const std::string first = ask(R"("seed":11,"temperature":1,"max_tokens":30)");
   EXPECT_EQ(ask(R"("seed":11,"temperature":1,"max_tokens":30)"), first);
   EXPECT_NE(ask(R"("seed":12,"temperature":1,"max_tokens":30)"), first);
@@ -156,7 +163,9 @@ TEST(ApiChat, AFullQueueIs429WithRetryAfter) {
   server.wait_until_running();
   const Reply reply = server.post("/v1/chat/completions", body(""));
   EXPECT_EQ(reply.status, 429) << reply.body;
-  EXPECT_NE(std::find(reply.headers.begin(), reply.headers.end(), std::pair<std::string, std::string>("Retry-After", "1")), reply.headers.end());
+  EXPECT_NE(
+      std::find(reply.headers.begin(), reply.headers.end(), std::pair<std::string, std::string>("Retry-After", "1")),
+      reply.headers.end());
   busy->cancel();
 }
 
@@ -165,8 +174,9 @@ TEST(ApiChat, TooLongPromptsAreRefusedAsSuch) {
   std::string text;
   for (int i = 0; i < 3000; ++i) text += " word";
   for (const char* stream : {"true", "false"}) {
-    const Reply reply = server.post("/v1/chat/completions",
-                                    fmt::format(R"({{"stream":{},"messages":[{{"role":"user","content":"{}"}}]}})", stream, text));
+    const Reply reply =
+        server.post("/v1/chat/completions",
+                    fmt::format(R"({{"stream":{},"messages":[{{"role":"user","content":"{}"}}]}})", stream, text));
     EXPECT_EQ(reply.status, 400);
     EXPECT_EQ(reply.json().find("error")->find("code")->string(), "context_length_exceeded") << reply.body;
   }
@@ -189,16 +199,19 @@ TEST(ApiChat, WhatIsWrongIsNamed) {
       {R"({"messages":[{"role":"system","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]})",
        "messages[0].content[0].image_url"},
       {R"({"messages":[{"role":"tool","content":"x","tool_call_id":"none"}]})", "messages[0].tool_call_id"},
-      {R"({"messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"other"}]}]})", "messages[0].tool_calls[0].type"},
+      {R"({"messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"other"}]}]})",
+       "messages[0].tool_calls[0].type"},
       {R"({"messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"a b"}}]}]})",
        "messages[0].tool_calls[0].function.name"},
       {R"({"messages":[{"role":"user","content":"x"}],"tools":[{"type":"web_search"}]})", "tools[0].type"},
       {R"({"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"<|call|>"}}]})",
        "tools[0].function.name"},
       {R"({"messages":[{"role":"user","content":"x"}],"tool_choice":"required"})", "tool_choice"},
-      {R"({"messages":[{"role":"user","content":"x"}],"tool_choice":{"type":"function","function":{"name":"f"}}})", "tool_choice"},
+      {R"({"messages":[{"role":"user","content":"x"}],"tool_choice":{"type":"function","function":{"name":"f"}}})",
+       "tool_choice"},
       {R"({"messages":[{"role":"user","content":"x"}],"response_format":{"type":"xml"}})", "response_format.type"},
-      {R"({"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema"}})", "response_format.json_schema"},
+      {R"({"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema"}})",
+       "response_format.json_schema"},
       {R"({"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":{"not":{}}}}})",
        "response_format"},
       {R"({"messages":[{"role":"user","content":"x"}],"stop":["a",1]})", "stop"},
@@ -249,7 +262,10 @@ TEST(ApiChat, ModelsForPlainChatsGetHarmonyOnlyForTools) {
   const std::string plain = server.post("/apply-template", body("")).json().find("prompt")->string();
   EXPECT_EQ(plain, "<|start|>user<|message|>What is this?<|end|><|start|>assistant<|channel|>final<|message|>");
   const std::string tools =
-      server.post("/apply-template", body(R"("tools":[{"type":"function","function":{"name":"f"}}])")).json().find("prompt")->string();
+      server.post("/apply-template", body(R"("tools":[{"type":"function","function":{"name":"f"}}])"))
+          .json()
+          .find("prompt")
+          ->string();
   EXPECT_NE(tools.find("type f = () => any;"), std::string::npos) << tools;
   EXPECT_TRUE(tools.ends_with("<|start|>assistant")) << tools;
 }

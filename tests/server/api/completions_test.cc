@@ -22,7 +22,8 @@ std::optional<std::int32_t> id_of_name(const Tokenizer& tokenizer, const std::st
   std::string bytes = name;
   if (name.starts_with("bytes:")) {
     bytes.clear();
-    for (std::size_t at = 6; at + 4 <= name.size(); at += 4) bytes += static_cast<char>(std::stoi(name.substr(at + 2, 2), nullptr, 16));
+    for (std::size_t at = 6; at + 4 <= name.size(); at += 4)
+      bytes += static_cast<char>(std::stoi(name.substr(at + 2, 2), nullptr, 16));
   }
   for (std::int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     if (tokenizer.has_token(id) && tokenizer.token_bytes(id) == bytes) return id;
@@ -36,8 +37,10 @@ TEST(ApiCompletions, ScoredPromptsHaveOneEntryForEachToken) {
   TestServer server(ModelChoice::kRandomPlain);
   const std::vector<std::int32_t> first = {10, 500, 4088, 700, 33}, second = {1, 2, 3, 4, 5, 6, 7, 8, 9};
   const Reply reply = server.post(
-      "/v1/completions", fmt::format(R"({{"model":"m","prompt":[{},{}],"temperature":0,"max_tokens":1,"logprobs":1,"seed":1234,"echo":true}})",
-                                     ids_text(first), ids_text(second)));
+      "/v1/completions",
+      fmt::format(
+          R"({{"model":"m","prompt":[{},{}],"temperature":0,"max_tokens":1,"logprobs":1,"seed":1234,"echo":true}})",
+          ids_text(first), ids_text(second)));
   ASSERT_EQ(reply.status, 200) << reply.body;
   const Json answer = reply.json();
   ASSERT_EQ(answer.find("choices")->array().size(), 2u);
@@ -72,13 +75,20 @@ TEST(ApiCompletions, ScoredPromptsHaveOneEntryForEachToken) {
 TEST(ApiCompletions, PromptScoresAreThoseOfGeneration) {
   TestServer server(ModelChoice::kNano);  // gives the tokens that are never drawn next to no probability
   const Json generated =
-      server.post("/v1/completions", R"({"prompt":[5,6,7],"max_tokens":12,"temperature":0,"logprobs":0,"ignore_eos":true})").json();
+      server
+          .post("/v1/completions",
+                R"({"prompt":[5,6,7],"max_tokens":12,"temperature":0,"logprobs":0,"ignore_eos":true})")
+          .json();
   const Json& lists = *choice_of(generated, 0).find("logprobs");
   std::vector<std::int32_t> ids = {5, 6, 7};
   // The ids that were drawn, one at a time.
   for (int i = 0; i < 12; ++i) {
-    const Json one = server.post("/v1/completions", fmt::format(R"({{"prompt":{},"max_tokens":1,"temperature":0,"logprobs":0,"ignore_eos":true}})",
-                                                                ids_text(ids))).json();
+    const Json one =
+        server
+            .post("/v1/completions",
+                  fmt::format(R"({{"prompt":{},"max_tokens":1,"temperature":0,"logprobs":0,"ignore_eos":true}})",
+                              ids_text(ids)))
+            .json();
     const double logprob = choice_of(one, 0).find("logprobs")->find("token_logprobs")->array()[0].number();
     EXPECT_NEAR(logprob, lists.find("token_logprobs")->array()[static_cast<std::size_t>(i)].number(), 1e-5);
     const std::string name = choice_of(one, 0).find("logprobs")->find("tokens")->array()[0].string();
@@ -86,8 +96,12 @@ TEST(ApiCompletions, PromptScoresAreThoseOfGeneration) {
     ASSERT_TRUE(found) << name;
     ids.push_back(*found);
   }
-  const Json scored = server.post("/v1/completions", fmt::format(R"({{"prompt":{},"max_tokens":0,"temperature":0.3,"logprobs":2,"echo":true}})",
-                                                                 ids_text(ids))).json();
+  const Json scored =
+      server
+          .post("/v1/completions",
+                fmt::format(R"({{"prompt":{},"max_tokens":0,"temperature":0.3,"logprobs":2,"echo":true}})",
+                            ids_text(ids)))
+          .json();
   const Json::Array& values = choice_of(scored, 0).find("logprobs")->find("token_logprobs")->array();
   ASSERT_EQ(values.size(), ids.size());
   for (std::size_t i = 3; i < ids.size(); ++i) {
@@ -97,7 +111,9 @@ TEST(ApiCompletions, PromptScoresAreThoseOfGeneration) {
 
 TEST(ApiCompletions, TextOffsetsCountCharacters) {
   TestServer server(ModelChoice::kRandomPlain);
-  const Json answer = server.post("/v1/completions", R"({"prompt":"Grüße, 世界 and more","max_tokens":0,"logprobs":0,"echo":true})").json();
+  const Json answer =
+      server.post("/v1/completions", R"({"prompt":"Grüße, 世界 and more","max_tokens":0,"logprobs":0,"echo":true})")
+          .json();
   const Json& choice = choice_of(answer, 0);
   EXPECT_EQ(choice.find("text")->string(), "Grüße, 世界 and more");
   const Json::Array& offsets = choice.find("logprobs")->find("text_offset")->array();
@@ -115,7 +131,9 @@ TEST(ApiCompletions, TextAndIdsAreTheSamePrompt) {
   const std::vector<std::int32_t> ids = server.package.tokenizer.encode("Once upon a<|end|>", SpecialTokens::kAllow);
   const char* options = R"("max_tokens":12,"temperature":0)";
   const auto text_of = [&](const std::string& prompt) {
-    return choice_of(server.post("/v1/completions", fmt::format(R"({{"prompt":{},{}}})", prompt, options)).json(), 0).find("text")->string();
+    return choice_of(server.post("/v1/completions", fmt::format(R"({{"prompt":{},{}}})", prompt, options)).json(), 0)
+        .find("text")
+        ->string();
   };
   EXPECT_EQ(text_of("\"Once upon a<|end|>\""), text_of(ids_text(ids)));
   EXPECT_EQ(text_of("[\"Once upon a<|end|>\"]"), text_of("[" + ids_text(ids) + "]"));
@@ -129,7 +147,11 @@ TEST(ApiCompletions, ManyPromptsComeBackInOrder) {
   TestServer server(ModelChoice::kRandomPlain, TestServer::small_engine(), limits);
   std::string prompts;
   for (int i = 0; i < 150; ++i) prompts += fmt::format("{}[{},{}]", i ? "," : "", i + 1, i + 2);
-  const Json answer = server.post("/v1/completions", fmt::format(R"({{"prompt":[{}],"max_tokens":2,"n":2,"echo":true,"seed":1,"temperature":1}})", prompts)).json();
+  const Json answer =
+      server
+          .post("/v1/completions",
+                fmt::format(R"({{"prompt":[{}],"max_tokens":2,"n":2,"echo":true,"seed":1,"temperature":1}})", prompts))
+          .json();
   const Json::Array& choices = answer.find("choices")->array();
   ASSERT_EQ(choices.size(), 300u);
   for (std::size_t i = 0; i < choices.size(); ++i) {
@@ -146,7 +168,8 @@ TEST(ApiCompletions, AStreamSaysTheSameAsTheWholeAnswer) {
   TestServer server(ModelChoice::kRandomPlain);
   const std::string options = R"("prompt":["a b","c"],"max_tokens":20,"n":2,"seed":9,"temperature":1,"logprobs":1)";
   const Json whole = server.post("/v1/completions", "{" + options + "}").json();
-  const Reply stream = server.post("/v1/completions", "{" + options + R"(,"stream":true,"stream_options":{"include_usage":true}})");
+  const Reply stream =
+      server.post("/v1/completions", "{" + options + R"(,"stream":true,"stream_options":{"include_usage":true}})");
   std::vector<std::string> texts(4), reasons(4);
   std::vector<Json::Array> tokens(4), offsets(4);
   const std::vector<std::string> events = stream.events();
@@ -169,7 +192,8 @@ TEST(ApiCompletions, AStreamSaysTheSameAsTheWholeAnswer) {
     EXPECT_EQ(Json(tokens[i]), *choice.find("logprobs")->find("tokens"));
     EXPECT_EQ(Json(offsets[i]), *choice.find("logprobs")->find("text_offset"));
   }
-  EXPECT_EQ(*Json::parse(events[events.size() - 2]).find("usage")->find("total_tokens"), *whole.find("usage")->find("total_tokens"));
+  EXPECT_EQ(*Json::parse(events[events.size() - 2]).find("usage")->find("total_tokens"),
+            *whole.find("usage")->find("total_tokens"));
 }
 
 TEST(ApiCompletions, WhatIsWrongIsNamed) {
@@ -177,11 +201,16 @@ TEST(ApiCompletions, WhatIsWrongIsNamed) {
   struct {
     const char *body, *param;
   } const cases[] = {
-      {R"({"prompt":""})", "prompt"},          {R"({"prompt":[]})", "prompt"},
-      {R"({"prompt":[[]]})", "prompt"},        {R"({"prompt":[[1,-1]]})", "prompt"},
-      {R"({"prompt":[1,99999]})", "prompt"},   {R"({"prompt":[1,"a"]})", "prompt"},
-      {R"({"prompt":[true]})", "prompt"},      {R"({"prompt":"a","max_tokens":0})", "max_tokens"},
-      {R"({"prompt":"a","suffix":"b"})", "suffix"}, {R"({"prompt":"a","best_of":4})", "best_of"},
+      {R"({"prompt":""})", "prompt"},
+      {R"({"prompt":[]})", "prompt"},
+      {R"({"prompt":[[]]})", "prompt"},
+      {R"({"prompt":[[1,-1]]})", "prompt"},
+      {R"({"prompt":[1,99999]})", "prompt"},
+      {R"({"prompt":[1,"a"]})", "prompt"},
+      {R"({"prompt":[true]})", "prompt"},
+      {R"({"prompt":"a","max_tokens":0})", "max_tokens"},
+      {R"({"prompt":"a","suffix":"b"})", "suffix"},
+      {R"({"prompt":"a","best_of":4})", "best_of"},
       {R"({"prompt":"a","echo":true,"logprobs":1,"stream":true})", "echo"},
   };
   for (const auto& c : cases) {
@@ -194,7 +223,9 @@ TEST(ApiCompletions, WhatIsWrongIsNamed) {
 TEST(ApiEmbeddings, AreOfLengthOneInBothForms) {
   TestServer server(ModelChoice::kRandomPlain);
   const Json floats = server.post("/v1/embeddings", R"({"input":["one text","another, longer text"]})").json();
-  const Json base64 = server.post("/v1/embeddings", R"({"input":["one text","another, longer text"],"encoding_format":"base64"})").json();
+  const Json base64 =
+      server.post("/v1/embeddings", R"({"input":["one text","another, longer text"],"encoding_format":"base64"})")
+          .json();
   const std::size_t size = static_cast<std::size_t>(server.package.model.config.hidden_size);
   for (std::size_t i = 0; i < 2; ++i) {
     const Json::Array& values = floats.find("data")->array()[i].find("embedding")->array();

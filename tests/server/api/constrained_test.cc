@@ -32,7 +32,8 @@ void expect_valid(const std::string& text) {
   const Json& tags = member(value, "tags");
   ASSERT_TRUE(tags.is_array()) << text;
   EXPECT_LE(tags.array().size(), 3u);
-  for (const Json& tag : tags.array()) EXPECT_TRUE(tag == Json("red") || tag == Json("green") || tag == Json("blue")) << text;
+  for (const Json& tag : tags.array())
+    EXPECT_TRUE(tag == Json("red") || tag == Json("green") || tag == Json("blue")) << text;
   const Json& inner = member(value, "inner");
   ASSERT_TRUE(inner.is_object()) << text;
   EXPECT_EQ(inner.object().size(), 2u);
@@ -61,9 +62,10 @@ TEST(ApiConstrained, AHundredRandomAnswersFollowAStrictSchema) {
   for (const ModelChoice::Kind kind : {ModelChoice::kRandomPlain, ModelChoice::kRandomHarmony}) {
     TestServer server(kind);
     const std::vector<Json> answers = ask_all(server, kRuns, [&](int i) {
-      return fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,"max_reasoning_tokens":{},
+      return fmt::format(
+          R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,"max_reasoning_tokens":{},
         "max_completion_tokens":900,"response_format":{{"type":"json_schema","json_schema":{{"name":"person","strict":true,"schema":{}}}}}}})",
-                         i, i % 7, kSchema);
+          i, i % 7, kSchema);
     });
     for (const Json& answer : answers) {
       EXPECT_EQ(answer.find("choices")->array()[0].find("finish_reason")->string(), "stop");
@@ -75,11 +77,12 @@ TEST(ApiConstrained, AHundredRandomAnswersFollowAStrictSchema) {
 TEST(ApiConstrained, AHundredRandomAnswersCallATool) {
   TestServer server(ModelChoice::kRandomHarmony);
   const std::vector<Json> answers = ask_all(server, kRuns, [&](int i) {
-    return fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,"max_reasoning_tokens":{},
+    return fmt::format(
+        R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,"max_reasoning_tokens":{},
       "max_completion_tokens":900,"tool_choice":"required","tools":[
       {{"type":"function","function":{{"name":"save_person","strict":true,"parameters":{}}}}},
       {{"type":"function","function":{{"name":"save.other","strict":true,"parameters":{}}}}}]}})",
-                       i, i % 7, kSchema, kSchema);
+        i, i % 7, kSchema, kSchema);
   });
   std::set<std::string> names;
   for (const Json& answer : answers) {
@@ -96,10 +99,15 @@ TEST(ApiConstrained, AHundredRandomAnswersCallATool) {
 TEST(ApiConstrained, ANamedToolIsTheOneCalledAndPlainModelsCallToo) {
   TestServer server(ModelChoice::kRandomPlain);
   for (int i = 0; i < 10; ++i) {
-    const Json answer = server.post("/v1/chat/completions", fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,
+    const Json answer =
+        server
+            .post("/v1/chat/completions",
+                  fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,
       "max_reasoning_tokens":4,"max_completion_tokens":600,"tool_choice":{{"type":"function","function":{{"name":"b"}}}},"tools":[
       {{"type":"function","function":{{"name":"a"}}}},{{"type":"function","function":{{"name":"b","strict":true,"parameters":
-      {{"type":"object","properties":{{"n":{{"type":"integer","minimum":1,"maximum":9}}}},"required":["n"],"additionalProperties":false}}}}}}]}})", i)).json();
+      {{"type":"object","properties":{{"n":{{"type":"integer","minimum":1,"maximum":9}}}},"required":["n"],"additionalProperties":false}}}}}}]}})",
+                              i))
+            .json();
     const Json& function = *message_of(answer).find("tool_calls")->array().at(0).find("function");
     EXPECT_EQ(function.find("name")->string(), "b");
     const Json arguments = Json::parse(function.find("arguments")->string());
@@ -112,8 +120,13 @@ TEST(ApiConstrained, JsonObjectsAreObjects) {
   TestServer server(ModelChoice::kRandomPlain);
   int complete = 0;
   for (int i = 0; i < 20; ++i) {
-    const Json answer = server.post("/v1/chat/completions", fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,
-      "max_completion_tokens":300,"response_format":{{"type":"json_object"}}}})", i)).json();
+    const Json answer =
+        server
+            .post("/v1/chat/completions",
+                  fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,
+      "max_completion_tokens":300,"response_format":{{"type":"json_object"}}}})",
+                              i))
+            .json();
     if (answer.find("choices")->array()[0].find("finish_reason")->string() != "stop") continue;
     ++complete;
     EXPECT_TRUE(Json::parse(message_of(answer).find("content")->string()).is_object());
@@ -124,14 +137,24 @@ TEST(ApiConstrained, JsonObjectsAreObjects) {
 TEST(ApiConstrained, ReasoningEndsAtItsLimit) {
   TestServer server(ModelChoice::kRandomHarmony);
   for (const int limit : {0, 1, 5, 17}) {
-    const Json answer = server.post("/v1/chat/completions", fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,
-      "max_reasoning_tokens":{},"max_completion_tokens":200}})", limit, limit)).json();
+    const Json answer =
+        server
+            .post("/v1/chat/completions",
+                  fmt::format(R"({{"messages":[{{"role":"user","content":"x"}}],"seed":{},"temperature":1,
+      "max_reasoning_tokens":{},"max_completion_tokens":200}})",
+                              limit, limit))
+            .json();
     // The end token of the reasoning counts, and a whole character may need more than one.
-    EXPECT_LE(answer.find("usage")->find("completion_tokens_details")->find("reasoning_tokens")->integer(), limit + 4) << answer.dump();
+    EXPECT_LE(answer.find("usage")->find("completion_tokens_details")->find("reasoning_tokens")->integer(), limit + 4)
+        << answer.dump();
   }
-  const Json none = server.post("/v1/chat/completions", R"({"messages":[{"role":"user","content":"x"}],"seed":1,"temperature":1,
-      "reasoning_effort":"none","max_completion_tokens":100})").json();
-  EXPECT_EQ(none.find("usage")->find("completion_tokens_details")->find("reasoning_tokens")->integer(), 0) << none.dump();
+  const Json none =
+      server
+          .post("/v1/chat/completions", R"({"messages":[{"role":"user","content":"x"}],"seed":1,"temperature":1,
+      "reasoning_effort":"none","max_completion_tokens":100})")
+          .json();
+  EXPECT_EQ(none.find("usage")->find("completion_tokens_details")->find("reasoning_tokens")->integer(), 0)
+      << none.dump();
 }
 
 }  // namespace

@@ -75,7 +75,8 @@ TEST(OutputReader, AMessageCutShortIsNotComplete) {
 }
 
 TEST(OutputReader, StopTextsActOnTheAnswerOnly) {
-  const char* text = "<|channel|>analysis<|message|>one STOP two<|end|><|start|>assistant<|channel|>final<|message|>three STOP four";
+  const char* text =
+      "<|channel|>analysis<|message|>one STOP two<|end|><|start|>assistant<|channel|>final<|message|>three STOP four";
   const Read r = read(text, {.stop = {"STOP"}});
   ASSERT_EQ(r.items.size(), 2u);
   EXPECT_EQ(r.items[0].text, "one STOP two");
@@ -121,7 +122,8 @@ void check_events(const Read& r, bool scores) {
 
 TEST(OutputReader, ScoresOfAnUncutMessageAreThoseOfItsTokens) {
   const char* answer = "Grüße, 世界, 🙂 and a long answer";
-  const Read r = read(std::string("<|channel|>final<|message|>") + answer, {.stop = {"never"}, .scores = true}, id_of("<|return|>"));
+  const Read r = read(std::string("<|channel|>final<|message|>") + answer, {.stop = {"never"}, .scores = true},
+                      id_of("<|return|>"));
   ASSERT_EQ(r.items.size(), 1u);
   EXPECT_EQ(r.items[0].text, answer);
   const std::vector<std::int32_t> ids = tokenizer().encode(answer);
@@ -133,7 +135,9 @@ TEST(OutputReader, ScoresOfAnUncutMessageAreThoseOfItsTokens) {
 TEST(OutputReader, AnyTokensGiveWellFormedEvents) {
   const std::int32_t size = tokenizer().vocab_size();
   std::vector<std::int32_t> control;
-  for (const char* text : {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"}) control.push_back(id_of(text));
+  for (const char* text :
+       {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"})
+    control.push_back(id_of(text));
   for (const char* text : {"assistant", "analysis", "commentary", "final", " to=functions.f", "{\"a\":"}) {
     for (const std::int32_t id : tokenizer().encode(text)) control.push_back(id);
   }
@@ -147,7 +151,8 @@ TEST(OutputReader, AnyTokensGiveWellFormedEvents) {
     for (std::uint64_t i = 0; i < 40; ++i) {
       const auto random = Philox{run}(i);
       const bool is_control = random[0] % 2 == 0;
-      const std::int32_t id = is_control ? control[random[1] % control.size()] : static_cast<std::int32_t>(random[1] % static_cast<std::uint32_t>(size));
+      const std::int32_t id = is_control ? control[random[1] % control.size()]
+                                         : static_cast<std::int32_t>(random[1] % static_cast<std::uint32_t>(size));
       if (!tokenizer().has_token(id) || reader.stopped()) continue;
       reader.append({id, -1.f, {}}, r.events);
     }

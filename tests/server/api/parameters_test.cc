@@ -72,7 +72,8 @@ void add_range_cases(const Param& p, const std::function<void(Json, bool)>& add)
       add(Json(std::int64_t{-1} << 62), p.min != p.min);
     }
   } else if (p.kinds == kString && p.max == p.max) {
-    if (p.name != "previous_response_id") add(Json(std::string(static_cast<std::size_t>(p.max), 'a')), true);  // there is none
+    if (p.name != "previous_response_id")
+      add(Json(std::string(static_cast<std::size_t>(p.max), 'a')), true);  // there is none
     add(Json(std::string(static_cast<std::size_t>(p.max) + 1, 'a')), false);
   } else if (p.kinds == kArray && p.max == p.max) {
     add(Json(Json::Array(static_cast<std::size_t>(p.max) + 1, Json("x"))), false);
@@ -155,7 +156,8 @@ TEST(ApiParameters, EachValueIsTakenOrRefusedByName) {
     const std::string& message = answer.find("error")->find("message")->string();
     EXPECT_NE(message.find(c.param), std::string::npos) << c.path << " " << body.substr(0, 300) << "\n" << message;
     if (c.path.find("/messages") == std::string_view::npos) {
-      EXPECT_TRUE(reply.error_param().starts_with(c.param)) << c.path << " " << body.substr(0, 300) << "\n" << reply.body;
+      EXPECT_TRUE(reply.error_param().starts_with(c.param)) << c.path << " " << body.substr(0, 300) << "\n"
+                                                            << reply.body;
     }
   }
   EXPECT_GT(taken, 300u);
@@ -175,7 +177,8 @@ TEST(ApiParameters, UnknownOnesAreIgnored) {
 TEST(ApiParameters, BodiesThatAreNoObjectsAreRefused) {
   TestServer server(ModelChoice::kRandomPlain);
   for (const ParamTable& table : param_tables()) {
-    for (const char* body : {"", "[]", "1", "\"x\"", "{", "{\"a\":1}x", "null", "{\"model\":\"a\",\"model\":\"b\"}", "\xff\xfe"}) {
+    for (const char* body :
+         {"", "[]", "1", "\"x\"", "{", "{\"a\":1}x", "null", "{\"model\":\"a\",\"model\":\"b\"}", "\xff\xfe"}) {
       EXPECT_EQ(server.post(std::string(table.path), body).status, 400) << table.path << " " << body;
     }
     EXPECT_EQ(server.post(std::string(table.path), std::string(1'000'000, '[')).status, 400) << table.path;
@@ -208,8 +211,8 @@ TEST(ApiParameters, NoNameIsTwiceInATable) {
 
 TEST(ApiParameters, TheDocumentShowsTheTables) {
   const std::string document = read_file(GOV_SOURCE_DIR "/docs/api.md");
-  EXPECT_NE(document.find(parameter_markdown()), std::string::npos)
-      << "docs/api.md is to hold this:\n" << parameter_markdown();
+  EXPECT_NE(document.find(parameter_markdown()), std::string::npos) << "docs/api.md is to hold this:\n"
+                                                                    << parameter_markdown();
 }
 
 }  // namespace

@@ -29,10 +29,12 @@ TEST(ApiErrors, CodesHaveTheirStatus) {
   EXPECT_EQ(status(ErrorCode::kOverloaded), 429);
   EXPECT_EQ(status(ErrorCode::kUnavailable), 503);
   EXPECT_EQ(status(ErrorCode::kDevice), 500);
-  const ApiError numerical = to_api_error(std::make_exception_ptr(Error(ErrorCode::kDevice, "non-finite logits in row 3")));
+  const ApiError numerical =
+      to_api_error(std::make_exception_ptr(Error(ErrorCode::kDevice, "non-finite logits in row 3")));
   EXPECT_EQ(numerical.type, "numerical_error");
   // Nothing of the inside is told.
-  const ApiError io = to_api_error(std::make_exception_ptr(Error(ErrorCode::kIo, "/home/someone/secret: no such file")));
+  const ApiError io =
+      to_api_error(std::make_exception_ptr(Error(ErrorCode::kIo, "/home/someone/secret: no such file")));
   EXPECT_EQ(error_body(io).find("secret"), std::string::npos);
   EXPECT_EQ(to_api_error(std::make_exception_ptr(std::runtime_error("/root/key"))).message, "internal error");
 }
@@ -51,16 +53,20 @@ TEST(Base64, GoesThereAndBack) {
   EXPECT_EQ(base64_encode("Man"), "TWFu");
   EXPECT_EQ(base64_encode("M"), "TQ==");
   std::string out;
-  for (const char* bad : {"TQ=", "TQ", "T===", "TR==", "TW Fu", "TWFu\n", "TWF*", "=TWF", "TQ==TQ=="}) EXPECT_FALSE(base64_decode(bad, out)) << bad;
+  for (const char* bad : {"TQ=", "TQ", "T===", "TR==", "TW Fu", "TWFu\n", "TWF*", "=TWF", "TQ==TQ=="})
+    EXPECT_FALSE(base64_decode(bad, out)) << bad;
 }
 
-ImageSource source(std::string url) { return {"messages[0].content[0].image_url", std::make_shared<const std::string>(std::move(url))}; }
+ImageSource source(std::string url) {
+  return {"messages[0].content[0].image_url", std::make_shared<const std::string>(std::move(url))};
+}
 
 TEST(ApiImages, OtherUrlsAreRefusedByField) {
   const ImageRules rules;
   for (const char* url :
-       {"file:///etc/passwd", "FILE:///etc/passwd", "ftp://host/a.png", "http://127.0.0.1/", "https://example.com/a.png", "gopher://x", "//host/a", "a.png", "",
-        "data:", "data:,", "data:image/png", "data:image/png,AAAA", "data:text/html;base64,AAAA", "data:image/png;charset=x,AAAA", "javascript:alert(1)",
+       {"file:///etc/passwd", "FILE:///etc/passwd", "ftp://host/a.png", "http://127.0.0.1/",
+        "https://example.com/a.png", "gopher://x", "//host/a", "a.png", "", "data:", "data:,", "data:image/png",
+        "data:image/png,AAAA", "data:text/html;base64,AAAA", "data:image/png;charset=x,AAAA", "javascript:alert(1)",
         "blob:x", " data:image/png;base64,AAAA", "data:image/png;base64;x,AAAA"}) {
     try {
       check_image_url(source(url), rules);
@@ -99,7 +105,8 @@ TEST(ApiImages, MoreThanSixteenAreRefused) {
   TestServer server(ModelChoice::kNano);
   std::string parts;
   for (int i = 0; i < 17; ++i) parts += R"({"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}},)";
-  const Reply reply = server.post("/v1/chat/completions", R"({"messages":[{"role":"user","content":[)" + parts + R"({"type":"text","text":"x"}]}]})");
+  const Reply reply = server.post("/v1/chat/completions", R"({"messages":[{"role":"user","content":[)" + parts +
+                                                              R"({"type":"text","text":"x"}]}]})");
   EXPECT_EQ(reply.status, 400);
   EXPECT_EQ(reply.error_param(), "messages[0].content[16].image_url") << reply.body;
 }

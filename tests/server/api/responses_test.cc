@@ -23,7 +23,8 @@ std::string id_of(const Json& response) { return response.find("id")->string(); 
 
 TEST(ApiResponses, AnswersAndRepeatsWhatWasAsked) {
   TestServer server(ModelChoice::kRandomPlain);
-  const Reply reply = server.post("/v1/responses", R"({"input":"hi","instructions":"Be brief.","max_output_tokens":9,"temperature":0.5,
+  const Reply reply =
+      server.post("/v1/responses", R"({"input":"hi","instructions":"Be brief.","max_output_tokens":9,"temperature":0.5,
     "metadata":{"a":"b"},"seed":1,"ignore_eos":true})");
   ASSERT_EQ(reply.status, 200) << reply.body;
   const Json response = reply.json();
@@ -39,7 +40,11 @@ TEST(ApiResponses, AnswersAndRepeatsWhatWasAsked) {
 
 TEST(ApiResponses, StoredOnesAreFoundContinuedAndDeleted) {
   TestServer server(ModelChoice::kRandomPlain);
-  const Json first = server.post("/v1/responses", R"({"input":"Remember seven.","store":true,"max_output_tokens":8,"seed":1,"temperature":1})").json();
+  const Json first =
+      server
+          .post("/v1/responses",
+                R"({"input":"Remember seven.","store":true,"max_output_tokens":8,"seed":1,"temperature":1})")
+          .json();
   EXPECT_EQ(server.get("/v1/responses/" + id_of(first)).json(), first);
   const Json items = server.get("/v1/responses/" + id_of(first) + "/input_items").json();
   EXPECT_EQ(items.find("data")->array().size(), 1u);
@@ -68,11 +73,19 @@ TEST(ApiResponses, StoredOnesAreFoundContinuedAndDeleted) {
 // Ids that the model generated are used again in the next turn's prompt as they are.
 TEST(ApiResponses, GeneratedTokensAreKeptForTheNextTurn) {
   TestServer server(ModelChoice::kRandomHarmony);
-  const Json first = server.post("/v1/responses", R"({"input":"hi","store":true,"seed":4,"temperature":1,"max_output_tokens":400,
+  const Json first =
+      server
+          .post("/v1/responses", R"({"input":"hi","store":true,"seed":4,"temperature":1,"max_output_tokens":400,
     "reasoning":{"effort":"none"},"text":{"format":{"type":"json_schema","name":"a","schema":{"type":"object","properties":{"n":{"type":"integer",
-    "minimum":0,"maximum":99}},"required":["n"],"additionalProperties":false}}}})").json();
+    "minimum":0,"maximum":99}},"required":["n"],"additionalProperties":false}}}})")
+          .json();
   ASSERT_EQ(first.find("status")->string(), "completed") << first.dump();
-  const Json next = server.post("/v1/responses", fmt::format(R"({{"previous_response_id":"{}","input":"again","max_output_tokens":1,"seed":1}})", id_of(first))).json();
+  const Json next =
+      server
+          .post("/v1/responses",
+                fmt::format(R"({{"previous_response_id":"{}","input":"again","max_output_tokens":1,"seed":1}})",
+                            id_of(first)))
+          .json();
   const std::int64_t before = first.find("usage")->find("total_tokens")->integer();
   // The first prompt lacks its answer, the second has it, with <|end|> for <|return|>, and the new turn.
   EXPECT_GT(next.find("usage")->find("input_tokens")->integer(), before - 120);
@@ -81,7 +94,8 @@ TEST(ApiResponses, GeneratedTokensAreKeptForTheNextTurn) {
 TEST(ApiResponses, EventsAreNumberedAndMakeTheResponse) {
   for (const ModelChoice::Kind kind : {ModelChoice::kRandomPlain, ModelChoice::kRandomHarmony}) {
     TestServer server(kind);
-    const Reply reply = server.post("/v1/responses", R"({"input":"hi","stream":true,"max_output_tokens":40,"seed":2,"temperature":1,
+    const Reply reply =
+        server.post("/v1/responses", R"({"input":"hi","stream":true,"max_output_tokens":40,"seed":2,"temperature":1,
       "include":["message.output_text.logprobs"]})");
     ASSERT_EQ(reply.status, 200) << reply.body;
     const std::vector<std::string> events = reply.events(), names = reply.names();
@@ -110,7 +124,11 @@ TEST(ApiResponses, EventsAreNumberedAndMakeTheResponse) {
 TEST(ApiResponses, BackgroundOnesRunOnAndCanBeCancelled) {
   TestServer server(ModelChoice::kRandomPlain);
   EXPECT_EQ(server.post("/v1/responses", R"({"input":"hi","background":true})").error_param(), "background");
-  const Json queued = server.post("/v1/responses", R"({"input":"hi","background":true,"store":true,"max_output_tokens":5,"ignore_eos":true})").json();
+  const Json queued =
+      server
+          .post("/v1/responses",
+                R"({"input":"hi","background":true,"store":true,"max_output_tokens":5,"ignore_eos":true})")
+          .json();
   EXPECT_EQ(queued.find("status")->string(), "queued");
   const auto wait_for_end = [&](const std::string& id) {
     for (int i = 0; i < 2000; ++i) {
@@ -124,15 +142,20 @@ TEST(ApiResponses, BackgroundOnesRunOnAndCanBeCancelled) {
   };
   EXPECT_EQ(wait_for_end(id_of(queued)).find("status")->string(), "incomplete");
 
-  const Json long_one = server.post("/v1/responses", R"({"input":"hi","background":true,"store":true,"ignore_eos":true})").json();
-  EXPECT_EQ(server.post("/v1/responses", fmt::format(R"({{"previous_response_id":"{}","input":"x"}})", id_of(long_one))).status, 400);
+  const Json long_one =
+      server.post("/v1/responses", R"({"input":"hi","background":true,"store":true,"ignore_eos":true})").json();
+  EXPECT_EQ(server.post("/v1/responses", fmt::format(R"({{"previous_response_id":"{}","input":"x"}})", id_of(long_one)))
+                .status,
+            400);
   const Reply cancelled = server.post("/v1/responses/" + id_of(long_one) + "/cancel", "");
   EXPECT_EQ(cancelled.json().find("status")->string(), "cancelled");
   EXPECT_EQ(wait_for_end(id_of(long_one)).find("status")->string(), "cancelled");
-  EXPECT_EQ(server.post("/v1/responses/" + id_of(long_one) + "/cancel", "").json().find("status")->string(), "cancelled");
+  EXPECT_EQ(server.post("/v1/responses/" + id_of(long_one) + "/cancel", "").json().find("status")->string(),
+            "cancelled");
 
   const Json other = server.post("/v1/responses", R"({"input":"hi","store":true,"max_output_tokens":1})").json();
-  EXPECT_EQ(server.post("/v1/responses/" + id_of(other) + "/cancel", "").status, 400) << "it did not run in the background";
+  EXPECT_EQ(server.post("/v1/responses/" + id_of(other) + "/cancel", "").status, 400)
+      << "it did not run in the background";
 }
 
 TEST(ApiResponses, StoredOnesExpireAndAreBounded) {
@@ -148,7 +171,8 @@ TEST(ApiResponses, StoredOnesExpireAndAreBounded) {
 TEST(ApiResponses, ItemsBecomeTheRightMessages) {
   TestServer server(ModelChoice::kRandomHarmony);
   // The same conversation in both protocols has the same prompt.
-  const std::string tools = R"({"type":"function","name":"f","description":"d","parameters":{"type":"object","properties":{}}})";
+  const std::string tools =
+      R"({"type":"function","name":"f","description":"d","parameters":{"type":"object","properties":{}}})";
   const std::string responses = R"({"tools":[)" + tools + R"(],"input":[
     {"role":"developer","content":"Be brief."},
     {"type":"message","role":"user","content":[{"type":"input_text","text":"Call it."}]},
@@ -156,7 +180,8 @@ TEST(ApiResponses, ItemsBecomeTheRightMessages) {
     {"type":"message","role":"assistant","content":[{"type":"output_text","text":"Calling."}]},
     {"type":"function_call","call_id":"c","name":"f","arguments":"{}"},
     {"type":"function_call_output","call_id":"c","output":"done"}]})";
-  const std::string chat = R"({"tools":[{"type":"function","function":)" + tools.substr(0, 1) + tools.substr(tools.find("\"name\"")) + R"(}],"messages":[
+  const std::string chat = R"({"tools":[{"type":"function","function":)" + tools.substr(0, 1) +
+                           tools.substr(tools.find("\"name\"")) + R"(}],"messages":[
     {"role":"developer","content":"Be brief."},{"role":"user","content":"Call it."},
     {"role":"assistant","reasoning":"I call.","content":"Calling.","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},
     {"role":"tool","tool_call_id":"c","content":"done"}]})";
@@ -164,7 +189,8 @@ TEST(ApiResponses, ItemsBecomeTheRightMessages) {
   const Reply applied = server.post("/apply-template", chat);
   ASSERT_EQ(counted.status, 200) << counted.body;
   ASSERT_EQ(applied.status, 200) << applied.body;
-  EXPECT_EQ(counted.json().find("input_tokens")->integer(), static_cast<std::int64_t>(applied.json().find("tokens")->array().size()));
+  EXPECT_EQ(counted.json().find("input_tokens")->integer(),
+            static_cast<std::int64_t>(applied.json().find("tokens")->array().size()));
 }
 
 TEST(ApiResponses, WhatIsWrongIsNamed) {
@@ -191,7 +217,12 @@ TEST(ApiResponses, WhatIsWrongIsNamed) {
     EXPECT_EQ(reply.status, 400) << c.body << reply.body;
     EXPECT_EQ(reply.error_param(), c.param) << c.body << reply.body;
   }
-  EXPECT_EQ(server.post("/v1/responses", R"({"input":"a","max_output_tokens":1,"tools":[{"type":"local_shell"}],"ignore_unknown_tools":true})").status, 200);
+  EXPECT_EQ(
+      server
+          .post("/v1/responses",
+                R"({"input":"a","max_output_tokens":1,"tools":[{"type":"local_shell"}],"ignore_unknown_tools":true})")
+          .status,
+      200);
 }
 
 }  // namespace

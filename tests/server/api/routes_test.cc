@@ -13,11 +13,17 @@ TEST(ApiRoutes, TokensGoThereAndBack) {
   const Json tokens = server.post("/tokenize", R"({"prompt":"Grüße <|return|> x","add_special_tokens":false})").json();
   const Json& ids = *tokens.find("tokens");
   EXPECT_EQ(tokens.find("count")->integer(), static_cast<std::int64_t>(ids.array().size()));
-  EXPECT_EQ(std::count(ids.array().begin(), ids.array().end(), Json(std::int64_t{*server.package.tokenizer.find_special("<|return|>")})), 1);
+  EXPECT_EQ(std::count(ids.array().begin(), ids.array().end(),
+                       Json(std::int64_t{*server.package.tokenizer.find_special("<|return|>")})),
+            1);
   const Json text = server.post("/detokenize", R"({"tokens":)" + ids.dump() + "}").json();
   EXPECT_EQ(text.find("prompt")->string(), "Grüße <|return|> x");
   EXPECT_EQ(*text.find("content"), *text.find("prompt"));
-  EXPECT_EQ(server.post("/detokenize", R"({"tokens":)" + ids.dump() + R"(,"skip_special_tokens":true})").json().find("prompt")->string(), "Grüße  x");
+  EXPECT_EQ(server.post("/detokenize", R"({"tokens":)" + ids.dump() + R"(,"skip_special_tokens":true})")
+                .json()
+                .find("prompt")
+                ->string(),
+            "Grüße  x");
   EXPECT_EQ(server.post("/detokenize", R"({"tokens":[-1]})").error_param(), "tokens");
   EXPECT_EQ(server.post("/detokenize", R"({"tokens":[99999]})").error_param(), "tokens");
   EXPECT_EQ(server.post("/tokenize", R"({})").error_param(), "prompt");
@@ -47,7 +53,8 @@ TEST(ApiRoutes, ModelsAreListedAndNamed) {
 
 TEST(ApiRoutes, StateCountsWhatWasDone) {
   TestServer server(ModelChoice::kNano);
-  const std::string picture = R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":")" + picture_url("crab.jpg") +
+  const std::string picture = R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":")" +
+                              picture_url("crab.jpg") +
                               R"("}},{"type":"text","text":"What is this?"}]}],"max_tokens":4})";
   ASSERT_EQ(server.post("/v1/chat/completions", picture).status, 200);
   server.wait_until_idle();
@@ -83,14 +90,15 @@ TEST(ApiRoutes, StateHasEveryMemberOfItsDocument) {
   const std::size_t begin = document.find("```json\n", document.find("## Live state")) + 8;
   const Json example = Json::parse(document.substr(begin, document.find("```", begin) - begin));
   const Json state = server.get("/state").json();
-  const std::function<void(const Json&, const Json&, const std::string&)> compare = [&](const Json& want, const Json& have, const std::string& where) {
-    for (const auto& [name, value] : want.object()) {
-      const Json* found = have.find(name);
-      ASSERT_NE(found, nullptr) << where << name;
-      if (value.is_object()) compare(value, *found, where + name + ".");
-      else EXPECT_EQ(value.is_number(), found->is_number()) << where << name;
-    }
-  };
+  const std::function<void(const Json&, const Json&, const std::string&)> compare =
+      [&](const Json& want, const Json& have, const std::string& where) {
+        for (const auto& [name, value] : want.object()) {
+          const Json* found = have.find(name);
+          ASSERT_NE(found, nullptr) << where << name;
+          if (value.is_object()) compare(value, *found, where + name + ".");
+          else EXPECT_EQ(value.is_number(), found->is_number()) << where << name;
+        }
+      };
   compare(example, state, "");
 }
 
@@ -113,8 +121,14 @@ TEST(ApiRoutes, TheOpenApiDocumentHasAllRoutesAndParameters) {
   for (const server::ParamTable& table : server::param_tables()) {
     const Json* path = paths.find(table.path);
     ASSERT_NE(path, nullptr) << table.path;
-    const Json* properties = path->find("post")->find("requestBody")->find("content")->find("application/json")->find("schema")->find("properties");
-    for (const server::Param& p : table.params) EXPECT_NE(properties->find(p.name), nullptr) << table.path << " " << p.name;
+    const Json* properties = path->find("post")
+                                 ->find("requestBody")
+                                 ->find("content")
+                                 ->find("application/json")
+                                 ->find("schema")
+                                 ->find("properties");
+    for (const server::Param& p : table.params)
+      EXPECT_NE(properties->find(p.name), nullptr) << table.path << " " << p.name;
   }
   for (const server::Route& route : server.router.routes()) {
     if (route.pattern != "/openapi.json") {

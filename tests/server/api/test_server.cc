@@ -101,8 +101,8 @@ Call::Call(const server::Router& router, std::string method, std::string path, s
 
 Reply Call::wait(double seconds) {
   Reply reply;
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::milliseconds>(
-                                                               std::chrono::duration<double>(seconds));
+  const auto deadline = std::chrono::steady_clock::now() +
+                        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::duration<double>(seconds));
   for (int seen = 0;;) {
     server::Responder::Pending pending = responder_->take();
     if (pending.status != 0) {
@@ -149,7 +149,8 @@ TestServer::TestServer(ModelChoice::Kind kind, const EngineOptions& engine_optio
           }()),
       router(api.routes()) {}
 
-std::unique_ptr<Call> TestServer::start(std::string method, std::string path, const std::string& body, std::string tenant) {
+std::unique_ptr<Call> TestServer::start(std::string method, std::string path, const std::string& body,
+                                        std::string tenant) {
   return std::make_unique<Call>(router, std::move(method), std::move(path), body, std::move(tenant));
 }
 
@@ -157,7 +158,9 @@ Reply TestServer::post(std::string path, const std::string& body, std::string te
   return start("POST", std::move(path), body, std::move(tenant))->wait();
 }
 
-Reply TestServer::get(std::string path, std::string tenant) { return start("GET", std::move(path), "", std::move(tenant))->wait(); }
+Reply TestServer::get(std::string path, std::string tenant) {
+  return start("GET", std::move(path), "", std::move(tenant))->wait();
+}
 
 void TestServer::wait_until_running() {
   for (int i = 0; i < 15000; ++i) {

@@ -1,5 +1,6 @@
 #pragma once
-// The API over a real engine, without a network: requests go to the routes' handlers, answers come from their Responder.
+// The API over a real engine, without a network: requests go to the routes' handlers, answers come from their
+// Responder.
 
 #include <condition_variable>
 #include <memory>
@@ -62,7 +63,8 @@ struct TestServer {
   server::Api api;
   server::Router router;
 
-  std::unique_ptr<Call> start(std::string method, std::string path, const std::string& body = "", std::string tenant = "");
+  std::unique_ptr<Call> start(std::string method, std::string path, const std::string& body = "",
+                              std::string tenant = "");
   Reply post(std::string path, const std::string& body, std::string tenant = "");
   Reply get(std::string path, std::string tenant = "");
   void wait_until_running();
