@@ -52,12 +52,12 @@ def test_units(page):
     results = page.js("return window.results")
     assert results["done"], "the unit tests did not end"
     assert results["failures"] == []
-    assert results["passed"] > 130
+    assert results["passed"] > 135
 
 
 def test_size():
     """The page is light: everything that a browser loads, uncompressed."""
-    assert sum(file.stat().st_size for file in (ROOT / "src/server/web").iterdir()) <= 132 << 10
+    assert sum(file.stat().st_size for file in (ROOT / "src/server/web").iterdir()) <= 136 << 10
 
 
 # ---- chat
@@ -159,6 +159,49 @@ def test_retry_after_an_error(page, server):
     assert not page.all(".assistant .error") and len(page.all(".assistant")) == 1 and not page.all(".branches")
 
 
+def test_retry_keeps_what_follows_a_failed_answer(page, server):
+    page.ask("busy")
+    page.ask("and now?")
+    page.click(".error button")
+    page.until(lambda: len(server.requests) == 3, what="the second try")
+    page.idle()
+    assert page.text(".assistant .branches") == "2/2"
+    page.button("Earlier version", ".assistant")
+    assert len(page.all(".user")) == 2 and "and now?" in page.answers()[-1]
+
+
+def test_a_status_is_no_model_name(page, server):
+    server.loading = True
+    page.open()
+    page.until(lambda: page.text("#model") == "loading the model…", what="it says so")
+    page.ask("early")
+    assert "model" not in server.requests[0]
+    server.loading = False
+
+
+def test_two_tabs(page, server):
+    driver, first = page.driver, page.driver.current_window_handle
+    page.ask("from the first")
+    driver.switch_to.new_window("tab")
+    try:
+        page.open()
+        page.until(lambda: page.answers(), what="the same chat")
+        page.ask("from the second")
+        driver.switch_to.window(first)
+        page.until(lambda: len(page.answers()) == 2, what="the other tab's messages")
+        page.ask("again from the first")
+        driver.switch_to.window(driver.window_handles[1])
+        page.open()
+        page.until(lambda: len(page.answers()) == 3, what="all messages")
+        page.button("Delete from the first")
+        page.click("dialog .danger")
+        page.until(lambda: page.all(".welcome"), what="nothing left")
+        driver.close()
+    finally:
+        driver.switch_to.window(first)
+    page.until(lambda: page.all(".welcome") and not page.all(".chat-title"), what="gone here too")
+
+
 def test_server_gone(page, server):
     page.js("window.fetch = () => Promise.reject(new TypeError('network'))")
     page.ask("hello")
@@ -220,7 +263,18 @@ def test_what_is_no_picture(page, server):
     page.until(lambda: page.text("#toast") == "a.png is not a PNG, JPEG, WebP, GIF or BMP picture", what="refusal")
     hand_over(page, "paste", *[(f"{i}.png", "image/png", png(4, 4)) for i in range(20)])
     previews(page, 16)
-    page.until(lambda: page.text("#toast") == "At most 16 pictures in one message", what="limit")
+    page.until(lambda: page.text("#toast") == "At most 16 pictures in one chat", what="limit")
+
+
+def test_pictures_of_the_whole_chat_count(page, server):
+    hand_over(page, "paste", *[(f"{i}.png", "image/png", png(4, 4)) for i in range(15)])
+    previews(page, 15)
+    page.ask("look")
+    hand_over(page, "paste", ("a.png", "image/png", png()), ("b.png", "image/png", png()))
+    previews(page, 1)
+    page.until(lambda: page.text("#toast") == "At most 16 pictures in one chat", what="limit")
+    page.ask("and this?")
+    assert sum(part["type"] == "image_url" for message in server.requests[1]["messages"] if isinstance(message["content"], list) for part in message["content"]) == 16
 
 
 def test_edit_keeps_pictures(page, server):
