@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "base/timer.h"
-#include "cli/common.h"
+#include "cli/prompt_format.h"
 #include "engine/engine_loop.h"
 #include "server/access_rules.h"
 #include "server/api.h"
@@ -31,6 +31,7 @@ struct ServeOptions {
   server::ServerOptions http;
   std::vector<std::string> key_files;
   server::ApiOptions api;
+  PromptFormatOptions format;
   bool exact_model_name = false;
   LoopLimits queue;
   std::int64_t max_sequences = 8, queue_per_key = 0;
@@ -134,21 +135,10 @@ void add_api_options(CLI::App& app, ServeOptions& o) {
   app.add_option("--model-name", o.api.model_name, "As /v1/models lists it; default: the folder's name")
       ->type_name("NAME")
       ->group(kApi);
-  app.add_option("--reasoning-effort", o.api.reasoning_effort, "Of requests that do not say it")
-      ->check(CLI::IsMember({"low", "medium", "high"}))
-      ->type_name("EFFORT")
-      ->capture_default_str()
-      ->group(kApi);
+  add_prompt_format_options(app, o.format, kApi);
+  app.get_option("--reasoning-effort")->description("Of harmony models, for requests that do not say it");
   app.add_flag("--exact-model-name", o.exact_model_name,
                "Refuse requests that name another model; default: any name will do")
-      ->group(kApi);
-  const std::map<std::string, HarmonyTemplate> templates{{"harmony", HarmonyTemplate::kHarmony},
-                                                         {"hf-jinja", HarmonyTemplate::kHfJinja}};
-  app.add_option("--chat-template", o.api.chat_template,
-                 "Of harmony's prompts: harmony, or hf-jinja as OpenAI's template for Hugging Face writes them")
-      ->transform(CLI::CheckedTransformer(templates))
-      ->type_name("NAME")
-      ->default_str("harmony")
       ->group(kApi);
   using Order = HarmonyRenderOptions::Order;
   const std::map<std::string, Order> orders{{"channel", Order::kChannelFirst}, {"recipient", Order::kRecipientFirst}};
@@ -250,6 +240,10 @@ int run_serve(const Program& program, ServeOptions o) {
     options.prefix_cache = !o.no_prefix_cache;
     options.draft_tokens = o.draft;
   });
+  const PromptFormat format = prompt_format(o.format, *session.package);
+  session.package->chat_format = format.format;
+  o.api.chat_template = format.harmony_template;
+  o.api.reasoning_effort = format.effort;
   o.api.any_model = !o.exact_model_name;
   if (o.api.model_name.empty())
     o.api.model_name = std::filesystem::canonical(session.package->folder).filename().string();

@@ -1,21 +1,15 @@
-"""The web page in headless Chromium, against the mock server; the last test runs against the program that GOV_PROGRAM
-names, with nano, or a server that runs already at GOV_SERVER_URL."""
+"""The web page in headless Chromium, against the mock server."""
 import base64
 import json
-import os
-import pathlib
 import re
 import struct
-import subprocess
 import time
 import zlib
 
 import pytest
-from conftest import fresh, requested
+from conftest import ROOT, fill, previews
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def png(width=40, height=30, colour=(200, 60, 20)):
@@ -37,10 +31,6 @@ else for (const event of ["dragenter", "dragover", "drop"]) target.dispatchEvent
 
 def hand_over(page, kind, *files):
     page.js(TRANSFER, kind, [[name, mime, base64.b64encode(data).decode()] for name, mime, data in files])
-
-
-def previews(page, count):
-    page.until(lambda: len(page.all(".composer .previews img")) == count, what=f"{count} previews")
 
 
 def test_units(page):
@@ -290,15 +280,6 @@ def test_edit_keeps_pictures(page, server):
 
 
 # ---- settings, tools
-def fill(page, **fields):
-    page.click("#settings")
-    page.one("dialog .field")
-    page.js("document.querySelector('dialog details').open = true")
-    for name, value in fields.items():
-        page.js("const e = document.querySelector(`dialog [name=${arguments[0]}]`); e.value = arguments[1]; e.dispatchEvent(new Event('input'))", name, value)
-    page.js("document.querySelector('dialog .primary').click()")
-
-
 def test_settings_are_sent(page, server):
     fill(page, system="Be brief.", temperature="0.5", top_p="0.9", top_k="40", min_p="0.05", seed="7", max_completion_tokens="64", reasoning_effort="high")
     page.until(lambda: not page.all("dialog"), what="closed dialog")
@@ -570,50 +551,3 @@ def test_live_view_without_a_server(page, server):
     server.key = ""
     page.until(lambda: page.text(".about"), what="it comes back by itself")
     assert not page.one("#live .error").is_displayed()
-
-
-# ---- a real server
-@pytest.fixture
-def real_url():
-    if url := os.environ.get("GOV_SERVER_URL"):
-        yield url
-        return
-    if not (program := os.environ.get("GOV_PROGRAM")):
-        pytest.skip("neither GOV_PROGRAM nor GOV_SERVER_URL is set")
-    with subprocess.Popen([program, "serve", "--model", str(ROOT / "models/nano"), "--port", "0", "--quiet"], stdout=subprocess.PIPE, text=True) as server:
-        yield re.search(r"http://\S+", server.stdout.readline())[0]
-        server.terminate()
-
-
-@pytest.fixture
-def real(driver, real_url):
-    url = real_url
-    page = fresh(driver, url.rstrip("/") + "/").open()
-    yield page
-    assert page.js("return [window.breaches, window.failures]") == [[], []]
-    outside = [u for u in requested(driver) if not u.startswith((page.url, "data:", "blob:", "about:"))]
-    assert outside == []
-
-
-def test_real_server(real):
-    real.until(lambda: real.text("#model") not in ("", "no connection", "loading the model…"), what="the model's name")
-    real.one('input[aria-label="Pictures"]').send_keys(str(ROOT / "models/nano/test_pictures/dog_face.png"))
-    previews(real, 1)
-    answer = real.ask("What is this?")
-    assert answer and not real.all(".assistant .error"), real.text(".assistant .error")
-    assert re.search(r"\d+ tokens.* prompt \d+ .*of pictures", real.text(".stats")), real.text(".stats")
-    fill(real, temperature="0", seed="3", max_completion_tokens="40")
-    assert real.ask("And what is it not?")
-    real.button("Ask again")
-    real.until(lambda: real.text(".assistant:last-child .branches") == "2/2", what="another version")
-    real.idle()
-    first = real.answers()[-1]
-    real.button("Earlier version")
-    assert real.answers()[-1] == first, "the same seed gives the same answer"
-    real.shot("real-chat")
-    real.click("#view-live")
-    real.until(lambda: real.text(".about"), what="live state")
-    assert re.search(r"[1-9]\d* done", real.text("#live"))
-    if real.all(".heat:not([hidden])"):
-        assert "No rows yet" not in real.text("#live"), "text and image rows were counted"
-    real.shot("real-live")
