@@ -240,15 +240,17 @@ void ChatSession::retry() {
   if (conversation_.turns.empty()) fail(ErrorCode::kInvalidArgument, "there is no message yet");
   ChatTurn before = std::move(conversation_.turns.back());
   conversation_.turns.pop_back();
+  bool whole = false;
   try {
-    if (ask({before.question, before.pictures, {}})) return;
-    conversation_.turns.back() = std::move(before);
-    view_.note("the answer from before stays");
+    whole = ask({before.question, before.pictures, {}});
   } catch (...) {
     unanswered_.reset();
     conversation_.turns.push_back(std::move(before));
     throw;
   }
+  if (whole || before.answer.empty()) return;
+  conversation_.turns.back() = std::move(before);
+  view_.note("the answer from before stays");
 }
 
 bool ChatSession::ask(ChatTurn turn) {

@@ -93,7 +93,9 @@ void add_answer_options(CLI::App& app, GenerateOptions& o) {
       ->check(CLI::Range(0, 20))
       ->type_name("N")
       ->group(kAnswer);
-  app.add_flag("--show-special", o.show_special, "Print special tokens too")->group(kAnswer);
+  app.add_flag("--show-special", o.show_special,
+               "Print special tokens too; harmony answers always come with their channel markers")
+      ->group(kAnswer);
   app.add_flag("--stream", o.stream, "With --json: one line per token as it comes, then the whole answers")
       ->group(kAnswer);
   app.add_flag("--stats", o.stats, "Times and tokens per second on standard error")->group(kAnswer);
