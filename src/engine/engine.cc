@@ -76,6 +76,7 @@ struct Engine::Impl {
   std::vector<RequestState*> active;                            // not finished yet
   RequestId next_id = 1;
   bool stepping = false;
+  Timer since_expert_load;
   // Sequences of the decode step that is under way on a GPU, those that have ended since as null; empty: none is.
   std::vector<Sequence*> started;
 };
@@ -85,7 +86,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
   CacheSize size = choose_cache_size(model, options);
   note_cache_size(model, size, options, log);
   impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), size, pool);
-  impl_->runner.count_experts(impl_->stats.experts);
+  impl_->runner.read_expert_load(impl_->stats.experts);
   impl_->update_block_counts();
   if (const DecodeRunner* decode = impl_->runner.decode(); decode != nullptr)
     log.info("decode path: {}", decode->path());
@@ -398,6 +399,11 @@ void Engine::Impl::settle() {
   stats.running = std::count_if(active.begin(), active.end(), has_started);
   stats.waiting = static_cast<std::int64_t>(active.size()) - stats.running;
   update_block_counts();
+  constexpr double kExpertLoadSeconds = 0.25;
+  if (!stats.device_lost && (active.empty() || since_expert_load.seconds() >= kExpertLoadSeconds)) {
+    runner.read_expert_load(stats.experts);
+    since_expert_load = {};
+  }
 }
 
 void Engine::Impl::update_block_counts() {

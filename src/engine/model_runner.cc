@@ -29,6 +29,11 @@ ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
             {model.device, plan.dtype}) {
   ctx_.pool = &pool;
   const Config& c = model.config;
+  Tensor& load = acts_.expert_load;
+  load = Tensor(nullptr, DType::kI64, {2, c.num_hidden_layers, c.num_local_experts}, "expert load", model.device);
+  expert_load_ = Buffer(load.bytes(), model.device, "expert load");
+  load.data = expert_load_.data();
+  fill_bytes(load.data, model.device, 0, load.bytes(), ctx_.stream);
   if (c.use_vision) {
     const std::int64_t images = most_images(model.device);
     vision_acts_.emplace(c, images, Place{model.device, plan.dtype});
@@ -43,10 +48,14 @@ ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
   decode_.emplace(model, cache_, acts_, plan.limits.max_sequences, max_blocks, plan.decode_path);
 }
 
-void ModelRunner::count_experts(ExpertLoad& load) {
-  if (model_.device != DeviceKind::kCpu) return;
-  load.begin(model_.config);
-  acts_.load = &load;
+void ModelRunner::read_expert_load(ExpertLoad& load) {
+  const Tensor& counts = acts_.expert_load;
+  for (std::vector<std::int64_t>* part : {&load.text, &load.image}) {
+    const Tensor from = counts.slice(part == &load.text ? 0 : 1, 1);
+    part->resize(static_cast<std::size_t>(from.elements()));
+    copy_bytes(part->data(), DeviceKind::kCpu, from.data, from.device, from.bytes(), ctx_.stream);
+  }
+  if (ctx_.on_cuda()) synchronize(ctx_.stream);
 }
 
 std::int64_t ModelRunner::encode_images(const ScheduledRows& rows) {

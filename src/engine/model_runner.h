@@ -9,6 +9,7 @@
 #include "model/activations.h"
 #include "model/batch.h"
 #include "model/decode.h"
+#include "model/expert_load.h"
 #include "model/transformer.h"
 #include "ops/sample_device.h"
 #include "tensor/device.h"
@@ -45,8 +46,8 @@ class ModelRunner {
   static std::int64_t most_images(DeviceKind device) { return device == DeviceKind::kCpu ? 1 : 4; }
 
   Context& context() { return ctx_; }
-  // From now on the rows of each expert are added to `load`; on a GPU nothing is counted.
-  void count_experts(ExpertLoad& load);
+  // The rows that each expert has had so far, once everything started has run.
+  void read_expert_load(ExpertLoad& load);
   // Spent on what constraints allow.
   double mask_seconds() const { return mask_seconds_; }
   // Null on the CPU.
@@ -83,6 +84,7 @@ class ModelRunner {
   Context ctx_;
   KvCache cache_;
   Activations acts_;
+  Buffer expert_load_;  // acts_.expert_load
   std::optional<VisionActivations> vision_acts_;
   Buffer pixels_, embeds_;  // of the images encoded at once
   BatchBuilder batch_;

@@ -50,7 +50,7 @@ struct EngineStats {
   // On a GPU: the path that decode steps take, and how many were run from graphs.
   std::string decode_path;
   DecodeStats decode;
-  ExpertLoad experts;        // on the CPU
+  ExpertLoad experts;        // up to date when nothing runs, else a quarter of a second old at most
   bool device_lost = false;  // the accelerator failed: nothing more will work
 };
 
