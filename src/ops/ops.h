@@ -203,8 +203,7 @@ struct SampleResult {
 };
 
 // Draws one token per row. logits F32 [R, V] is used as scratch and left undefined; rows, results [R].
-// Logits that are not finite are never drawn. If rows have no finite logit left, all others are drawn, these get token
-// -1, and Error kDevice ("non-finite logits in row r") names the first.
+// Logits that are not finite are never drawn; a row that has no finite logit left gets token -1.
 void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows, std::span<SampleResult> results);
 
 }  // namespace gov::ops
