@@ -20,12 +20,14 @@ struct Drawn {
   Sequence* sequence;
   ops::SampleResult result;     // token -1: the row had no finite logit
   std::int64_t logits_row = 0;  // that it was drawn from
+  std::int64_t guessed = 0;     // rows of the sequence's step that are guesses
 };
 
 // A row of the last run's logits for the next token of a sequence.
 struct DrawFrom {
   Sequence* sequence;
   std::int64_t logits_row;
+  std::int64_t guessed;
 };
 
 class ModelRunner {
@@ -61,6 +63,8 @@ class ModelRunner {
   std::vector<Drawn> run(const Step& step, const BlockManager& blocks);
   // Draws further tokens from the logits of that run.
   std::vector<Drawn> draw(std::span<const DrawFrom> rows);
+  // What requests want of their prompts' rows in that run (prompt_rows.h). Nothing can be drawn from it afterwards.
+  void read_prompts(const Step& step);
   // Whether the step can be started without waiting for it: one row of each sequence, on a GPU.
   bool can_start(const Step& step) const;
   // Starts such a step; finish() has its results later, in order. One step may be started ahead: before finish() of the
