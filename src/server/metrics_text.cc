@@ -73,7 +73,6 @@ void add_engine(Text& text, const ApiContext& context, const EngineStats& s) {
   text.histogram("gov_token_seconds", "Between the tokens of an answer.", s.token_seconds);
   text.histogram("gov_cancel_seconds", "From a client's leaving to the end of its request.",
                  context.cancel_times.get());
-  if (s.experts.text.empty()) return;
   text.head("gov_expert_rows_total", "counter", "Rows sent to an expert, by the kind of row.");
   add_experts(text, s.experts.text, context.package.model.config.num_local_experts, "text");
   add_experts(text, s.experts.image, context.package.model.config.num_local_experts, "image");

@@ -129,17 +129,13 @@ void state(ApiContext& context, const HttpRequest&, const ResponderPtr& responde
     w.end_object();
     write_cache(w, context, stats);
     write_counters(w, context, stats);
-    w.key("experts");
-    if (stats.experts.text.empty()) {
-      w.null();
-    } else {
-      w.begin_object().field("layers", config.num_hidden_layers).field("experts", config.num_local_experts);
-      w.field("per_token", config.num_experts_per_tok).key("text");
-      write_load(w, stats.experts.text, config.num_local_experts);
-      w.key("image");
-      write_load(w, stats.experts.image, config.num_local_experts);
-      w.end_object();
-    }
+    w.key("experts").begin_object().field("layers", config.num_hidden_layers);
+    w.field("experts", config.num_local_experts).field("per_token", config.num_experts_per_tok);
+    w.key("text");
+    write_load(w, stats.experts.text, config.num_local_experts);
+    w.key("image");
+    write_load(w, stats.experts.image, config.num_local_experts);
+    w.end_object();
     return w.end_object().take();
   });
 }
