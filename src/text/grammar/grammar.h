@@ -3,11 +3,11 @@
 //
 // What of JSON Schema (2020-12) is enforced: type (also lists, nullable), enum, const, anyOf, allOf, oneOf (only where
 // its branches are shown to exclude each other), $ref within the schema ($defs, $anchor, recursion); properties,
-// required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, unevaluatedProperties
-// false; items, prefixItems, minItems, maxItems; minLength, maxLength, pattern (regex.h), format (format.h); minimum,
-// maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (number.h). Annotations and x-... are ignored, and formats
-// that the specification does not know. Everything else is refused: not, if, contains, uniqueItems true, dependent...,
-// unknown words.
+// required, additionalProperties, patternProperties, propertyNames (one schema, without alternatives), minProperties,
+// maxProperties; items, prefixItems, minItems, maxItems; unevaluatedProperties and unevaluatedItems as booleans;
+// minLength, maxLength, pattern (regex.h), format (format.h); minimum, maximum, exclusiveMinimum, exclusiveMaximum,
+// multipleOf (number.h). Annotations and x-... are ignored, and formats that the specification does not know.
+// Everything else is refused: not, if, contains, uniqueItems true, dependent..., unknown words.
 //
 // What is generated is a part of what is valid: properties come in the schema's order, others behind them; no property
 // and no item is added that the schema does not speak of, unless it speaks of none; without `type`, the types are those
