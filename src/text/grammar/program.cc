@@ -228,6 +228,7 @@ std::shared_ptr<const Grammar> Grammar::regex(std::string_view pattern, const Gr
   try {
     GrammarBudget budget(limits);
     impl->terminals.push_back(spell(compile_regex(pattern, {}, budget), Spelling::kRaw, budget));
+    impl->bytes = budget.used_bytes();
   } catch (const Error& e) {
     throw Error(e.code(), "regular expression: " + std::string(e.what()));
   }
