@@ -37,7 +37,8 @@ class Grammar {
   // kInvalidArgument in one line that says where ("schema: /properties/a/not: not supported").
   static std::shared_ptr<const Grammar> json_schema(const Json& schema, const GrammarLimits& limits = {});
   static std::shared_ptr<const Grammar> json_object();  // any JSON object, nested up to a fixed depth
-  // A regular expression of the documented subset, anchored at both ends.
+  // A regular expression of the documented subset (regex.h), anchored at both ends. For programs that use the library;
+  // the server has no field for it.
   static std::shared_ptr<const Grammar> regex(std::string_view pattern, const GrammarLimits& limits = {});
 
   struct Impl;
