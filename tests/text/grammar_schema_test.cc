@@ -87,6 +87,7 @@ TEST(GrammarSchema, RefusesByName) {
       {R"j({"enum":[{"a":1}],"unevaluatedProperties":false})j", "together with keywords"},
       {R"j({"unevaluatedItems":{"type":"string"}})j", "only true and false"},
       {R"j({"patternProperties":{"a":{},"b":{}}})j", "another pattern matches too"},
+      {R"j({"type":"object","propertyNames":{"format":"hostname"}})j", "/propertyNames: needs an automaton"},
       {R"j({"unevaluatedProperties":{"type":"string"}})j", "only true and false"},
       {R"j({"type":"integer","minimum":5,"maximum":4})j", "no finite document"},
       {R"j({"type":"string","minLength":5,"maxLength":4})j", "no finite document"},

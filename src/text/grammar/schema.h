@@ -105,6 +105,16 @@ class SchemaReader {
   SchemaFacts collect(const std::vector<Atom>& atoms, const std::set<const Json*>& taken);
 
   [[noreturn]] void refuse(const std::string& where, const std::string& what) const;
+  // Runs `compile` and puts the place in front of what it says.
+  template <class F>
+  decltype(auto) at_place(const std::string& where, F compile) const {
+    try {
+      return compile();
+    } catch (const Error& e) {
+      if (std::string_view(e.what()).starts_with("schema: ")) throw;
+      refuse(where, e.what());
+    }
+  }
   // Counted over the whole schema, whatever is reached.
   void count_properties(std::size_t count, const std::string& where);
   void count_literals(std::size_t count, const std::string& where);

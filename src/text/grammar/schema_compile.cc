@@ -39,17 +39,6 @@ std::uint32_t described_items(const SchemaFacts& facts) {
   return most;
 }
 
-// Runs `compile` and puts the place in front of what it says.
-template <class F>
-decltype(auto) at_place(const SchemaReader& reader, const std::string& where, F compile) {
-  try {
-    return compile();
-  } catch (const Error& e) {
-    if (std::string_view(e.what()).starts_with("schema: ")) throw;
-    reader.refuse(where, e.what());
-  }
-}
-
 }  // namespace
 
 SchemaCompiler::SchemaCompiler(const Json& schema, const GrammarLimits& limits)
@@ -195,14 +184,14 @@ void SchemaCompiler::emit_number(const SchemaFacts& facts, const std::string& wh
   NumberRules rules = facts.number;
   rules.integer = integer;
   const std::string& place = facts.number_where.empty() ? where : facts.number_where;
-  for (Terminal& t : at_place(reader_, place, [&] { return number_terminals(rules, budget_); }))
+  for (Terminal& t : reader_.at_place(place, [&] { return number_terminals(rules, budget_); }))
     add_terminal(value, std::move(t));
 }
 
 const CharDfa& SchemaCompiler::pattern(const std::string& text, PatternKind kind, const std::string& where) {
   auto key = std::pair(text, kind);
   if (const auto known = patterns_.find(key); known != patterns_.end()) return known->second;
-  return at_place(reader_, where, [&]() -> const CharDfa& {
+  return reader_.at_place(where, [&]() -> const CharDfa& {
     const RegexOptions options{.search = kind != PatternKind::kFormat, .counters = kind != PatternKind::kUncounted};
     CharDfa chars = compile_regex(text, options, budget_);
     budget_.bytes(chars.bytes());
@@ -215,7 +204,7 @@ const std::optional<CharDfa>& SchemaCompiler::string_chars(const SchemaFacts& fa
   if (const auto known = chars_.find(key); known != chars_.end()) return known->second;
   std::optional<CharDfa> chars;
   const auto join = [&](const CharDfa& more, const std::string& where) {
-    at_place(reader_, where, [&] { chars = chars ? char_intersection(*chars, more, budget_) : more; });
+    reader_.at_place(where, [&] { chars = chars ? char_intersection(*chars, more, budget_) : more; });
   };
   for (const auto& [text, where] : facts.patterns)
     join(pattern(text, counters ? PatternKind::kCounted : PatternKind::kUncounted, where), where);
@@ -248,7 +237,7 @@ void SchemaCompiler::emit_string(const SchemaFacts& facts, const std::string& wh
       chars->min = std::max(chars->min, facts.min_length);
       chars->max = std::min(chars->max, facts.max_length);
       if (chars->max < chars->min) return;
-      terminal = at_place(reader_, place, [&] { return spell(*chars, Spelling::kJson, budget_); });
+      terminal = reader_.at_place(place, [&] { return spell(*chars, Spelling::kJson, budget_); });
     }
     known = strings_.emplace(std::move(key), std::move(terminal)).first;
   }

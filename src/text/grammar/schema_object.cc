@@ -149,9 +149,11 @@ void SchemaCompiler::add_extras(const SchemaFacts& facts, const Names& names, Ob
   std::optional<CharDfa> allowed = names.chars;
   if (names.min > 0 || names.max != Dfa::kInfinite) {
     const std::string max = names.max == Dfa::kInfinite ? "" : std::to_string(names.max);
-    const CharDfa lengths = compile_regex("[\\u0000-\\u{10FFFF}]{" + std::to_string(names.min) + "," + max + "}",
-                                          {.counters = false}, budget_);
-    allowed = allowed ? char_intersection(*allowed, lengths, budget_) : lengths;
+    reader_.at_place(reader_.where(facts.names[0]), [&] {
+      const CharDfa lengths = compile_regex("[\\u0000-\\u{10FFFF}]{" + std::to_string(names.min) + "," + max + "}",
+                                            {.counters = false}, budget_);
+      allowed = allowed ? char_intersection(*allowed, lengths, budget_) : lengths;
+    });
   }
   for (auto& [chars, atoms] : kinds) {
     const std::uint32_t value = value_of(atoms, depth + 1);
