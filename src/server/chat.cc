@@ -241,7 +241,7 @@ void chat_completions(ApiContext& context, const HttpRequest& request, const Res
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
     auto answer =
         std::make_shared<ChatAnswer>(ChatAnswer{context, responder, {}, new_id("chatcmpl-"), "", unix_time(), {}});
-    answer->request = read_chat_request(parse_body(http->body), param_table("chat"), context.sampling);
+    answer->request = read_chat_request(parse_body(http->body()), param_table("chat"), context.sampling);
     answer->model = check_model(context, answer->request.model);
     with_pictures(
         context, answer->request.input.images, [responder] { return responder->cancelled().load(); },
@@ -252,7 +252,7 @@ void chat_completions(ApiContext& context, const HttpRequest& request, const Res
 
 void apply_template(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    const ChatRequest chat = read_chat_request(parse_body(http->body), param_table("apply_template"), context.sampling);
+    const ChatRequest chat = read_chat_request(parse_body(http->body()), param_table("apply_template"), context.sampling);
     const ChatPrompt prompt = make_prompt(context.package.tokenizer, context.prompt_rules(), chat.input);
     JsonWriter w;
     w.begin_object().field("prompt", context.package.tokenizer.decode_utf8(prompt.ids)).key("tokens").begin_array();

@@ -395,7 +395,7 @@ void CompletionAnswer::finish() {
 
 void completions(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    CompletionRequest completion = read_request(parse_body(http->body), context);
+    CompletionRequest completion = read_request(parse_body(http->body()), context);
     std::make_shared<CompletionAnswer>(context, responder, std::move(completion), *http)->start();
   });
 }

@@ -188,7 +188,7 @@ class EmbeddingAnswer : public std::enable_shared_from_this<EmbeddingAnswer> {
 
 void embeddings(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    EmbeddingRequest embedding = read_request(parse_body(http->body), context);
+    EmbeddingRequest embedding = read_request(parse_body(http->body()), context);
     std::make_shared<EmbeddingAnswer>(context, responder, std::move(embedding), *http)->start();
   });
 }

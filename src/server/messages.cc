@@ -213,7 +213,7 @@ void anthropic_messages(ApiContext& context, const HttpRequest& request, const R
       [&context, responder, failed](const RequestPtr& http) {
         auto answer =
             std::make_shared<MessagesAnswer>(MessagesAnswer{context, responder, {}, new_id("msg_"), "", 0, {}, 0, 0});
-        answer->request = read_messages_request(parse_body(http->body), param_table("messages"), context.sampling);
+        answer->request = read_messages_request(parse_body(http->body()), param_table("messages"), context.sampling);
         answer->model = check_model(context, answer->request.model);
         with_pictures(
             context, answer->request.input.images, [responder] { return responder->cancelled().load(); },
@@ -227,7 +227,7 @@ void count_message_tokens(ApiContext& context, const HttpRequest& request, const
       context, request, responder,
       [&context, responder](const RequestPtr& http) {
         const MessagesRequest messages =
-            read_messages_request(parse_body(http->body), param_table("count_tokens"), context.sampling);
+            read_messages_request(parse_body(http->body()), param_table("count_tokens"), context.sampling);
         JsonWriter w;
         w.begin_object().field("input_tokens", count_tokens(context, messages.input)).end_object();
         responder->json(200, w.take());

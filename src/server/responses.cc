@@ -32,7 +32,7 @@ void answer(const ResponderPtr& responder, Work work) {
 void create_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
     ResponseRequest response =
-        read_response_request(parse_body(http->body), param_table("responses"), context.sampling,
+        read_response_request(parse_body(http->body()), param_table("responses"), context.sampling,
                               context.options.ignore_unknown_tools, *context.responses, http->tenant);
     std::make_shared<ResponseAnswer>(context, responder, std::move(response), *http)->start();
   });
@@ -90,7 +90,7 @@ void response_input_items(ApiContext& context, const HttpRequest& request, const
 void response_input_tokens(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
     const ResponseRequest response =
-        read_response_request(parse_body(http->body), param_table("input_tokens"), context.sampling,
+        read_response_request(parse_body(http->body()), param_table("input_tokens"), context.sampling,
                               context.options.ignore_unknown_tools, *context.responses, http->tenant);
     JsonWriter w;
     w.begin_object()

@@ -93,7 +93,7 @@ Call::Call(const server::Router& router, std::string method, std::string path, s
   request.path = target->path;
   request.query = target->query;
   request.params = match.params;
-  request.body = std::move(body);
+  request.body_text = std::make_shared<const std::string>(std::move(body));
   request.request_id = "test";
   request.tenant = std::move(tenant);
   match.route->handler(request, responder_);
