@@ -124,7 +124,9 @@ Reply Call::wait(double seconds) {
 ModelPackage test_package(ModelChoice::Kind kind, ThreadPool& pool) {
   ModelPackage package = load_package(kNanoFolder, pool);
   if (kind == ModelChoice::kNano) return package;
-  package.model = random_model(tiny_config(package.model.config), 7, pool);
+  Config config = tiny_config(package.model.config);
+  if (kind == ModelChoice::kRandomPadded) config.vocab_size += 8;
+  package.model = random_model(config, 7, pool);
   if (kind == ModelChoice::kRandomHarmony) package.chat_format = ChatFormat::kHarmony;
   return package;
 }
