@@ -188,16 +188,16 @@ constexpr int kDeviceLost = 70;   // exit status; whoever supervises the server 
 constexpr double kLastWords = 3;  // seconds for open requests to be told so
 
 // Until a signal or the loss of the device; the exit status.
-int wait_and_drain(server::Server& server, EngineLoop& loop, double drain_seconds) {
+int wait_and_drain(server::Server& server, EngineLoop& loop, server::LogWriter& log, double drain_seconds) {
   while (stop_signals.load() == 0 && !loop.failed()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   if (loop.failed()) {
     server.set_failed("the device is lost");
-    fmt::print(stderr, "gpt-oss-vision: error: the device is lost\n");
+    log.add("gpt-oss-vision: error: the device is lost");
     server.drain(kLastWords, [] { return stop_signals.load() > 0; });
     server.stop();
     return kDeviceLost;
   }
-  fmt::print(stderr, "gpt-oss-vision: stopping; open requests may end within {} s\n", drain_seconds);
+  log.add(fmt::format("gpt-oss-vision: stopping; open requests may end within {} s", drain_seconds));
   const Timer timer;
   bool drained = server.drain(drain_seconds, [&] { return stop_signals.load() > 1 || loop.failed(); });
   // What runs in the background has no connection that waits for it.
@@ -205,7 +205,7 @@ int wait_and_drain(server::Server& server, EngineLoop& loop, double drain_second
     drained = timer.seconds() < drain_seconds && stop_signals.load() < 2 && !loop.failed();
   server.stop();
   if (stop_signals.load() > 1) fail(ErrorCode::kCancelled, "requests were cut short");
-  if (!drained) fmt::print(stderr, "gpt-oss-vision: warning: some requests were cut short\n");
+  if (!drained) log.add("gpt-oss-vision: warning: some requests were cut short");
   return 0;
 }
 
@@ -264,7 +264,7 @@ int run_serve(const Program& program, ServeOptions o) {
   if (server.admin_port() >= 0)
     fmt::print("gpt-oss-vision: admin routes at http://127.0.0.1:{}\n", server.admin_port());
   std::fflush(stdout);
-  return wait_and_drain(server, loop, o.drain_seconds);
+  return wait_and_drain(server, loop, log, o.drain_seconds);
 }
 
 }  // namespace

@@ -312,7 +312,10 @@ struct Connection::Answering {
     connection.current_.reset();
     if (exchange.complete) return;
     ++connection.env_.state.metrics.cancelled;
-    exchange.responder->cancel();
+    try {
+      exchange.responder->cancel();
+    } catch (const std::exception&) {  // out of memory for telling the handler: it is told by event() later
+    }
   }
   Answering(const Answering&) = delete;
   Connection& connection;

@@ -1,12 +1,13 @@
 #include "server/prompt_batch.h"
 
 #include <algorithm>
+#include <thread>
 
 namespace gov::server {
 namespace {
 
 constexpr std::size_t kSideBySide = 64;
-constexpr double kPatience = 1;  // seconds for the engine to let go of the prompt before
+constexpr double kPatience = 0.2;  // seconds for the engine to let go of the prompt before
 
 Prompt read_ids(const Json::Array& items, std::string_view field, const Tokenizer& tokenizer) {
   Prompt ids;
@@ -86,7 +87,10 @@ bool PromptBatch::submit(std::size_t prompt) {
   } catch (const Error& error) {
     const bool others_run = next_ > finished_;
     if (error.code() != ErrorCode::kOverloaded || next_ == 0 || (!others_run && waiting_.seconds() > kPatience)) throw;
-    if (!others_run) strand_->post([self] { self->submit_more(); });
+    if (!others_run) {
+      std::this_thread::yield();
+      strand_->post([self] { self->submit_more(); });
+    }
     return false;
   }
   running_.push_back(generation);
