@@ -184,7 +184,7 @@ double drip(const TestServer& s, std::vector<std::unique_ptr<Client>>& slow, dou
   return worst;
 }
 
-TEST(LimitsMany, TwoThousandSlowHeadsDoNotKeepOthersWaiting) {
+TEST(LimitsManyTime, TwoThousandSlowHeadsDoNotKeepOthersWaiting) {
   server::ServerOptions options;
   options.timeouts.header = 4;
   TestServer s(options);
@@ -203,7 +203,7 @@ TEST(LimitsMany, TwoThousandSlowHeadsDoNotKeepOthersWaiting) {
   EXPECT_LT(timer.seconds(), 10);  // bytes that come make no head last longer
 }
 
-TEST(LimitsMany, TwoHundredUnreadStreamsAreBoundedAndOthersGoOn) {
+TEST(LimitsManyTime, TwoHundredUnreadStreamsAreBoundedAndOthersGoOn) {
   server::ServerOptions options = impatient();
   options.timeouts.write_stall = 3;
   options.stream.soft = 64u << 10;
