@@ -29,12 +29,10 @@ Workers::~Workers() {
 }
 
 void Workers::post(Job job) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (jobs_.size() >= most_waiting_) fail(ErrorCode::kOverloaded, "too many requests are waiting to be read");
-    jobs_.push_back(std::move(job));
-  }
-  changed_.notify_one();
+  const std::lock_guard lock(mutex_);
+  if (jobs_.size() >= most_waiting_) fail(ErrorCode::kOverloaded, "too many requests are waiting to be read");
+  jobs_.push_back(std::move(job));
+  changed_.notify_one();  // under the lock: the job may be what the end of these workers waits for
 }
 
 void Workers::run() {
