@@ -79,14 +79,6 @@ void write_counters(JsonWriter& w, ApiContext& context, const EngineStats& stats
   w.end_object();
 }
 
-void answer_now(const ResponderPtr& responder, const std::function<std::string()>& make) {
-  try {
-    responder->json(200, make());
-  } catch (...) {
-    send_error(*responder, to_api_error(std::current_exception()));
-  }
-}
-
 }  // namespace
 
 void list_models(ApiContext& context, const HttpRequest&, const ResponderPtr& responder) {
@@ -140,11 +132,13 @@ void state(ApiContext& context, const HttpRequest&, const ResponderPtr& responde
   });
 }
 
-void slots(ApiContext& context, const HttpRequest&, const ResponderPtr& responder) {
+// What others ask is none of a key's business.
+void slots(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   answer_now(responder, [&] {
     JsonWriter w;
     w.begin_array();
     for (const auto& [id, generation] : context.live.list()) {
+      if (generation->tenant() != request.tenant) continue;
       w.begin_object().field("id", id).field("request_id", generation->request_id()).field("is_processing", true);
       w.field("prompt_tokens", generation->prompt_tokens()).field("generated_tokens", generation->generated());
       w.field("seconds", generation->seconds()).end_object();
