@@ -77,10 +77,18 @@ std::vector<ChatMessage> plain_messages(const ChatInput& input) {
 class RequestSchemas {
  public:
   explicit RequestSchemas(SchemaCache& cache) : cache_(cache) {}
-  std::shared_ptr<const Grammar> schema(const Json& schema) { return cache_.schema(schema, 1.0 - timer_.seconds()); }
+  std::shared_ptr<const Grammar> schema(const Json& schema) {
+    try {
+      return cache_.schema(schema, kSeconds - timer_.seconds());
+    } catch (const Error&) {
+      if (timer_.seconds() < kSeconds) throw;
+      fail(ErrorCode::kInvalidArgument, "the request's schemas take more than {} s to compile", kSeconds);
+    }
+  }
   std::shared_ptr<const Grammar> json_object() { return cache_.json_object(); }
 
  private:
+  static constexpr double kSeconds = 1;
   SchemaCache& cache_;
   Timer timer_;
 };

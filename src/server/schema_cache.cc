@@ -15,7 +15,7 @@ std::shared_ptr<const Grammar> SchemaCache::schema(const Json& schema, double se
       return it->second->second;
     }
   }
-  if (seconds <= 0) fail(ErrorCode::kInvalidArgument, "compiling the request's schemas takes too long");
+  if (seconds <= 0) fail(ErrorCode::kInvalidArgument, "schema: there is no time left to compile it");
   GrammarLimits limits;
   limits.seconds = std::min(limits.seconds, seconds);
   std::shared_ptr<const Grammar> grammar = Grammar::json_schema(schema, limits);  // without the lock: it may take that
