@@ -24,6 +24,7 @@ struct Variant {
   bool vision = false, mxfp4 = false, tied = false, clip = false;
   Balance balance = Balance::kHf;
 };
+void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
 Config tiny(const Variant& variant) {
   Config c;
