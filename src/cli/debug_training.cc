@@ -142,7 +142,9 @@ int run_debug_train_steps(const Program& program, const DebugTrainingOptions& o)
     read_parameters(c, s.model.weights, host);
     copy_all(ctx, host, masters);
   }
-  const Model model = make_model(masters.config(), masters.weights(), ctx.device, ctx.ordinal);
+  Weights weights;
+  use_parameters(masters, weights);
+  const Model model = make_model(masters.config(), std::move(weights), ctx.device, ctx.ordinal);
   std::vector<float> losses, norms;
   for (std::int64_t step = 1; step <= o.steps; ++step) {
     gradients.zero(ctx.stream);

@@ -21,8 +21,8 @@ Shape used_shape(const ParameterSpec& spec) {
   return {spec.shape[0], spec.shape[2], spec.shape[1]};
 }
 
-std::size_t aligned_bytes(const ParameterSpec& spec) {
-  return (static_cast<std::size_t>(spec.shape.elements()) * sizeof(float) + kAlign - 1) / kAlign * kAlign;
+std::size_t aligned_bytes(const ParameterSpec& spec, DType dtype) {
+  return (static_cast<std::size_t>(spec.shape.elements()) * dtype_size(dtype) + kAlign - 1) / kAlign * kAlign;
 }
 
 void widen(const Tensor& from, float* to) {
@@ -43,20 +43,21 @@ void decode(const ops::ExpertProjection& from, float* to) {
 
 }  // namespace
 
-std::uint64_t ParameterSet::bytes(const Config& config, const Wanted& wanted) {
+std::uint64_t ParameterSet::bytes(const Config& config, const Wanted& wanted, DType dtype) {
   std::uint64_t total = 0;
   for (const ParameterSpec& spec : parameter_table(dense(config)))
-    if (!wanted || wanted(spec)) total += aligned_bytes(spec);
+    if (!wanted || wanted(spec)) total += aligned_bytes(spec, dtype);
   return total;
 }
 
-ParameterSet::ParameterSet(const Config& config, DeviceKind device, std::string_view purpose, const Wanted& wanted)
-    : config_(dense(config)), memory_(bytes(config, wanted), device, purpose) {
+ParameterSet::ParameterSet(const Config& config, DeviceKind device, std::string_view purpose, const Wanted& wanted,
+                           DType dtype)
+    : config_(dense(config)), memory_(bytes(config, wanted, dtype), device, purpose) {
   char* at = static_cast<char*>(memory_.data());
   for_each_parameter(config_, views_, [&](const ParameterSpec& spec, Tensor& out) {
     if (wanted && !wanted(spec)) return;
-    out = Tensor(at, DType::kF32, used_shape(spec), purpose, device);
-    at += aligned_bytes(spec);
+    out = Tensor(at, dtype, used_shape(spec), purpose, device);
+    at += aligned_bytes(spec, dtype);
     entries_.push_back({spec, out});
   });
   if (config_.tie_word_embeddings) views_.lm_head = views_.embed;
@@ -64,17 +65,20 @@ ParameterSet::ParameterSet(const Config& config, DeviceKind device, std::string_
   if (device != DeviceKind::kCpu) synchronize(nullptr);
 }
 
-Weights ParameterSet::weights() const {
-  Weights result;
-  auto next = entries_.begin();
-  for_each_parameter(config_, result, [&](const ParameterSpec& spec, Tensor& out) {
-    if (next != entries_.end() && next->spec.name == spec.name) out = (next++)->tensor;
-  });
-  if (config_.tie_word_embeddings) result.lm_head = result.embed;
-  return result;
-}
-
 void ParameterSet::zero(void* stream) { fill_bytes(memory_.data(), memory_.device(), 0, memory_.bytes(), stream); }
+
+void use_parameters(const ParameterSet& set, Weights& weights) {
+  auto next = set.entries().begin();
+  for_each_parameter(set.config(), weights, [&](const ParameterSpec& spec, Tensor& out) {
+    if (next != set.entries().end() && next->spec.name == spec.name) out = (next++)->tensor;
+  });
+  for (LayerWeights& layer : weights.layers) {
+    layer.attention.qkv = layer.attention.qkv_bias = {};  // views of what may just have been replaced
+    for (ops::ExpertProjection* p : {&layer.moe.gate_up, &layer.moe.down})
+      if (p->weight) p->blocks = p->scales = p->expanded = {};
+  }
+  if (set.config().tie_word_embeddings) weights.lm_head = weights.embed;
+}
 
 void read_parameters(const Config& config, const Weights& from, const ParameterSet& to) {
   std::unordered_map<const Tensor*, const ops::ExpertProjection*> packed;

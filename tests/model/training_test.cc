@@ -450,6 +450,31 @@ TEST(RouterLosses, BalancedAndCollapsed) {
   EXPECT_NEAR(router_losses(even, Balance::kNone).z, 1, 1e-12);
 }
 
+// A model that computes with the set's tensors: dense instead of MXFP4, some of them or all, in BF16.
+TEST(ParameterSets, ReplaceTheWeightsOfAModel) {
+  TinyTraining s({"mxfp4", true, true});
+  const Packed packed(Documents(s.config, 2), 0, 2);
+  const Result before = s.run(packed);
+  const auto experts = [](const ParameterSpec& p) { return p.part == Part::kExperts && p.layer == 1; };
+  const ParameterSet some(s.config, DeviceKind::kCpu, "some", experts), all(s.config, DeviceKind::kCpu, "all");
+  read_parameters(s.config, s.model.weights, some);
+  read_parameters(s.config, s.model.weights, all);
+  use_parameters(some, s.model.weights);
+  EXPECT_FALSE(s.model.weights.layers[1].moe.down.blocks);
+  EXPECT_TRUE(s.model.weights.layers[0].moe.down.blocks);
+  EXPECT_NEAR(s.run(packed).losses.cross_entropy, before.losses.cross_entropy, 1e-5);
+  const ParameterSet narrow(s.config, DeviceKind::kCpu, "narrow", {}, DType::kBF16);
+  EXPECT_LT(narrow.bytes(), all.bytes() * 2 / 3);
+  for (std::size_t i = 0; i < all.entries().size(); ++i) {
+    const Tensor &from = all.entries()[i].tensor, &to = narrow.entries()[i].tensor;
+    for (std::int64_t j = 0; j < from.elements(); ++j) to.as<bf16>()[j] = to_bf16(from.as<float>()[j]);
+  }
+  Weights weights;
+  use_parameters(narrow, weights);
+  s.model = make_model(narrow.config(), std::move(weights));
+  EXPECT_NEAR(s.run(packed).losses.cross_entropy, before.losses.cross_entropy, 0.1 * before.losses.cross_entropy);
+}
+
 TEST(ParameterSets, StoredFormIsThatOfTheFile) {
   const Config config = tiny({"text"});
   ThreadPool pool(2);
