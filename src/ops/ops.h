@@ -81,6 +81,9 @@ struct AttentionArgs {
   float scale = 1.f;
   bool causal = true;
   int window = 0;  // visible keys including self; 0 = all
+  // F32 [T, heads], written if given (contiguous keys only): ln of the softmax sum, the sink's share included; -inf for
+  // a row that sees nothing. attention_backward() reads it.
+  Tensor lse;
   // Upper bounds that the host knows: of query rows and keys of one sequence. They choose kernels and grids on CUDA,
   // where the lengths themselves are in device memory; 0 = unknown (T, or all the cache holds).
   std::int64_t max_rows = 0, max_keys = 0;
