@@ -47,9 +47,12 @@ constexpr const char* kTagQuestions[] = {"Which words go with this?", "Give me r
 constexpr const char* kCountQuestions[] = {"How many pictures are there?", "How many pictures are there?",
                                            "How many things are there?",   "How many do you see?",
                                            "Count the pictures.",          "How many are shown?"};
-constexpr const char* kListQuestions[] = {
-    "List everything.", "List everything.", "List everything you see.", "What is in the picture?",
-    "Name everything.", "What do you see?", "Name all the pictures.",   "List all the things in this picture."};
+// The last of these ask for a label where there is but one picture.
+constexpr const char* kListQuestions[] = {"List everything.",         "List everything.",
+                                          "List everything you see.", "Name everything.",
+                                          "Name all the pictures.",   "List all the things in this picture.",
+                                          "What is in the picture?",  "What do you see?"};
+constexpr std::size_t kAmbiguous = 2;
 constexpr const char* kBackgroundQuestions[] = {"What colour is the background?", "What color is the background?",
                                                 "Which colour is the background?", "What is the background colour?",
                                                 "Background color?"};
@@ -150,7 +153,11 @@ QuestionAnswer ask_scene(const NanoData& data, const Scene& scene, NanoRandom& r
     return {position_question(scene.places[i], random), caption_answer(data.concept_of(scene.pictures[i]))};
   }
   if (u < 0.54) return {random.pick(kCountQuestions), count_answer(scene.pictures.size())};
-  if (u < 0.78) return {random.pick(kListQuestions), list_answer(data, scene)};
+  if (u < 0.78) {
+    const std::span<const char* const> questions(kListQuestions);
+    const std::size_t usable = questions.size() - (scene.pictures.size() == 1 ? kAmbiguous : 0);
+    return {random.pick(questions.first(usable)), list_answer(data, scene)};
+  }
   if (u < 0.88 && !scene.background.empty())
     return {random.pick(kBackgroundQuestions), background_answer(scene.background)};
   if (u < 0.94 && !is_same_place(scene, 0)) return ask_where(data, scene, random);
