@@ -1,8 +1,5 @@
-// Training files in TOML. Syntax is toml++'s matter; keys, types and ranges are config_fields.h's.
+// Training files in TOML. Syntax is toml.h's matter; keys, types and ranges are config_fields.h's.
 
-#include <toml++/toml.h>
-
-#include <cmath>
 #include <set>
 
 #include "base/error.h"
@@ -10,6 +7,7 @@
 #include "base/utf8.h"
 #include "io/mapped_file.h"
 #include "train/config_fields.h"
+#include "train/toml.h"
 
 namespace gov::train {
 namespace {
@@ -22,9 +20,9 @@ struct Place {
   std::string_view file;
   const std::set<std::string>* overridden;  // keys that came with --set
 
-  std::string of(const toml::node& node, const std::string& key) const {
-    if (overridden->contains(key) || node.source().begin.line == 0) return fmt::format("--set {}", printable(key));
-    return fmt::format("{}:{}", file, node.source().begin.line);
+  std::string of(int line, const std::string& key) const {
+    if (overridden->contains(key) || line == 0) return fmt::format("--set {}", printable(key));
+    return fmt::format("{}:{}", file, line);
   }
 };
 
@@ -36,15 +34,15 @@ bool is_clean(std::string_view text) {
 
 class Reader {
  public:
-  Reader(const toml::table& table, std::string prefix, const Place& place, const std::filesystem::path& base)
+  Reader(const TomlTable& table, std::string prefix, const Place& place, const std::filesystem::path& base)
       : table_(table), prefix_(std::move(prefix)), place_(place), base_(base) {}
 
   void text(const char* key, std::string& to, const char*) {
-    if (const toml::node* node = take(key)) to = text_of(*node, key);
+    if (const TomlValue* node = take(key)) to = text_of(*node, key);
   }
 
   void path(const char* key, std::string& to, const char*) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
     to = text_of(*node, key);
     const bool from_file = !place_.overridden->contains(name(key));
@@ -52,43 +50,45 @@ class Reader {
   }
 
   void texts(const char* key, std::vector<std::string>& to, const char*) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
-    const toml::array* list = node->as_array();
+    const TomlList* list = node->as<TomlList>();
     if (!list) wrong_type(*node, key, "a list of texts");
     to.clear();
-    for (const toml::node& item : *list) to.push_back(text_of(item, key));
+    for (const TomlValue& item : *list) to.push_back(text_of(item, key));
   }
 
   void flag(const char* key, bool& to, const char*) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
-    const auto value = node->value_exact<bool>();
+    const bool* value = node->as<bool>();
     if (!value) wrong_type(*node, key, "true or false");
     to = *value;
   }
 
   void integer(const char* key, std::int64_t& to, std::int64_t low, std::int64_t high, const char*) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
-    const auto value = node->value_exact<std::int64_t>();
+    const std::int64_t* value = node->as<std::int64_t>();
     if (!value) wrong_type(*node, key, "a whole number");
     if (*value < low || *value > high) refuse(*node, key, fmt::format("is {}, expected {}..{}", *value, low, high));
     to = *value;
   }
 
   void number(const char* key, double& to, double low, double high, const char*) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
-    if (!node->is_number()) wrong_type(*node, key, "a number");
-    const double value = *node->value<double>();
+    const std::int64_t* whole = node->as<std::int64_t>();
+    const double* real = node->as<double>();
+    if (!whole && !real) wrong_type(*node, key, "a number");
+    const double value = whole ? static_cast<double>(*whole) : *real;
     if (!(value >= low && value <= high)) refuse(*node, key, fmt::format("is {}, expected {}..{}", value, low, high));
     to = value;
   }
 
   template <class E>
   void choice(const char* key, E& to, std::initializer_list<const char*> names, const char*) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
     const std::string value = text_of(*node, key);
     int index = 0;
@@ -106,23 +106,23 @@ class Reader {
 
   template <class T>
   void section(const char* key, T& to) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
-    const toml::table* table = node->as_table();
+    const TomlTable* table = node->as<TomlTable>();
     if (!table) wrong_type(*node, key, "a table");
     read(*table, name(key), to);
   }
 
   template <class T>
   void list(const char* key, std::vector<T>& to) {
-    const toml::node* node = take(key);
+    const TomlValue* node = take(key);
     if (!node) return;
-    const toml::array* items = node->as_array();
+    const TomlList* items = node->as<TomlList>();
     if (!items) wrong_type(*node, key, "a list of tables");
     if (items->size() > kMaxSources) refuse(*node, key, fmt::format("has more than {} entries", kMaxSources));
     to.clear();
-    for (const toml::node& item : *items) {
-      const toml::table* table = item.as_table();
+    for (const TomlValue& item : *items) {
+      const TomlTable* table = item.as<TomlTable>();
       if (!table) wrong_type(item, key, "a list of tables");
       const std::string element = fmt::format("{}.{}", name(key), to.size());
       read(*table, element, to.emplace_back());
@@ -131,10 +131,10 @@ class Reader {
 
   void refuse_unknown() const {
     for (const auto& [key, node] : table_) {
-      if (known_.contains(std::string(key.str()))) continue;
-      const std::string full = name(key.str());
-      const bool is_set = place_.overridden->contains(full) || key.source().begin.line == 0;
-      const std::string where = is_set ? "--set" : fmt::format("{}:{}", place_.file, key.source().begin.line);
+      if (known_.contains(key)) continue;
+      const std::string full = name(key);
+      const bool is_set = place_.overridden->contains(full) || node.line == 0;
+      const std::string where = is_set ? "--set" : fmt::format("{}:{}", place_.file, node.line);
       fail(ErrorCode::kInvalidArgument, "{}: unknown key '{}'", where, printable(full));
     }
   }
@@ -144,33 +144,34 @@ class Reader {
     return prefix_.empty() ? std::string(key) : prefix_ + "." + std::string(key);
   }
 
-  const toml::node* take(const char* key) {
+  const TomlValue* take(const char* key) {
     known_.insert(key);
-    return table_.get(key);
+    const auto it = table_.find(key);
+    return it == table_.end() ? nullptr : &it->second;
   }
 
   template <class T>
-  void read(const toml::table& table, std::string prefix, T& to) {
+  void read(const TomlTable& table, std::string prefix, T& to) {
     Reader reader(table, std::move(prefix), place_, base_);
     visit(reader, to);
     reader.refuse_unknown();
   }
 
-  std::string text_of(const toml::node& node, const char* key) const {
-    const auto value = node.value_exact<std::string>();
+  std::string text_of(const TomlValue& node, const char* key) const {
+    const std::string* value = node.as<std::string>();
     if (!value) wrong_type(node, key, "a text");
     if (!is_clean(*value)) refuse(node, key, "holds a control character");
     return *value;
   }
 
-  [[noreturn]] void refuse(const toml::node& node, const char* key, const std::string& what) const {
-    fail(ErrorCode::kInvalidArgument, "{}: '{}' {}", place_.of(node, name(key)), name(key), what);
+  [[noreturn]] void refuse(const TomlValue& node, const char* key, const std::string& what) const {
+    fail(ErrorCode::kInvalidArgument, "{}: '{}' {}", place_.of(node.line, name(key)), name(key), what);
   }
-  [[noreturn]] void wrong_type(const toml::node& node, const char* key, const char* expected) const {
+  [[noreturn]] void wrong_type(const TomlValue& node, const char* key, const char* expected) const {
     refuse(node, key, fmt::format("must be {}", expected));
   }
 
-  const toml::table& table_;
+  const TomlTable& table_;
   std::string prefix_;
   const Place& place_;
   const std::filesystem::path& base_;
@@ -225,54 +226,41 @@ class Writer {
   std::string prefix_, lines_, tables_;
 };
 
-toml::table parse(std::string_view text, std::string_view file) {
-  if (text.size() > kMaxBytes)
-    fail(ErrorCode::kInvalidArgument, "{}: {} bytes, at most {} are read", file, text.size(), kMaxBytes);
-  try {
-    return toml::parse(text);
-  } catch (const toml::parse_error& e) {
-    fail(ErrorCode::kInvalidArgument, "{}:{}: {}", file, e.source().begin.line, printable(e.description(), 300));
-  }
-}
-
 // The value of "key=value": TOML, or a text as it stands.
-toml::table override_value(const std::string& text) {
+TomlValue override_value(const std::string& text) {
   try {
-    toml::table table = toml::parse("value = " + text);
-    if (table.size() == 1 && text.find('\n') == std::string::npos) return table;
-  } catch (const toml::parse_error&) {
+    TomlValue value = parse_toml_value(text);
+    value.line = 0;
+    return value;
+  } catch (const Error&) {
+    return {text, 0};
   }
-  return toml::table{{"value", text}};
 }
 
 // The table or list element that a part of an override's key names; a missing table is made.
-toml::node& step_into(toml::node& at, const std::string& part, const std::string& text) {
-  if (toml::table* table = at.as_table()) {
-    if (!table->get(part)) table->insert(part, toml::table{});
-    return *table->get(part);
-  }
-  if (toml::array* list = at.as_array()) {
+TomlValue& step_into(TomlValue& at, const std::string& part, const std::string& text) {
+  if (TomlTable* table = at.as<TomlTable>()) return table->try_emplace(part).first->second;
+  if (TomlList* list = at.as<TomlList>()) {
     const bool is_number =
         !part.empty() && part.size() < 6 && part.find_first_not_of("0123456789") == std::string::npos;
     if (is_number && static_cast<std::size_t>(std::stoi(part)) < list->size())
-      return *list->get(static_cast<std::size_t>(std::stoi(part)));
+      return (*list)[static_cast<std::size_t>(std::stoi(part))];
   }
   fail(ErrorCode::kInvalidArgument, "--set {}: there is no '{}'", printable(text), printable(part));
 }
 
-void apply_override(toml::table& root, const std::string& text, std::set<std::string>& overridden) {
+void apply_override(TomlValue& root, const std::string& text, std::set<std::string>& overridden) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0 || !is_clean(text))
     fail(ErrorCode::kInvalidArgument, "--set {}: expected section.key=value", printable(text));
   const std::string key = text.substr(0, equals);
-  toml::node* at = &root;
+  TomlValue* at = &root;
   std::size_t begin = 0;
   for (std::size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1)
     at = &step_into(*at, key.substr(begin, dot - begin), text);
-  toml::table* table = at->as_table();
+  TomlTable* table = at->as<TomlTable>();
   if (!table) fail(ErrorCode::kInvalidArgument, "--set {}: expected section.key=value", printable(text));
-  toml::table value = override_value(text.substr(equals + 1));
-  table->insert_or_assign(key.substr(begin), std::move(*value.get("value")));
+  table->insert_or_assign(key.substr(begin), override_value(text.substr(equals + 1)));
   overridden.insert(key);
 }
 
@@ -299,12 +287,14 @@ void check(const TrainConfig& c, std::string_view file) {
 
 TrainConfig read_config(std::string_view text, std::span<const std::string> overrides, std::string_view file,
                         const std::filesystem::path& base) {
-  toml::table root = parse(text, file);
+  if (text.size() > kMaxBytes)
+    fail(ErrorCode::kInvalidArgument, "{}: {} bytes, at most {} are read", file, text.size(), kMaxBytes);
+  TomlValue root(parse_toml(text, file), 1);
   std::set<std::string> overridden;
   for (const std::string& item : overrides) apply_override(root, item, overridden);
   const Place place{file, &overridden};
   TrainConfig config;
-  Reader reader(root, "", place, base);
+  Reader reader(*root.as<TomlTable>(), "", place, base);
   visit(reader, config);
   reader.refuse_unknown();
   check(config, file);

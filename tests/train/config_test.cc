@@ -76,7 +76,7 @@ TEST(TrainConfig, RefusalsNameKeyAndLine) {
   EXPECT_EQ(refusal(s + "[lora]\ntargets = [1]"), "train.toml:9: 'lora.targets' must be a text");
   EXPECT_EQ(refusal(s + "[run]\nseed = 5").substr(0, 13), "train.toml:8:");
   EXPECT_EQ(refusal("[run]\nsteps = 1\nsteps = 2").substr(0, 13), "train.toml:3:");
-  EXPECT_EQ(refusal("[model"), "train.toml:1: Error while parsing table header: encountered end-of-file");
+  EXPECT_EQ(refusal("[model"), "train.toml:1: expected ']' behind the name of a table");
 }
 
 TEST(TrainConfig, ContradictionsAreRefused) {
