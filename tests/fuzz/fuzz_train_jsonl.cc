@@ -62,8 +62,10 @@ void run(const SampleRules& rules, SourceConfig::Kind kind, std::string_view lin
   BatchPacker packer(64, rules.image_rows);
   if (!packer.add({&sample, 1})) std::abort();
   const PackedBatch batch = packer.take();
+  // A plain model without tools is never trained to write a header, whatever a text says.
+  if (rules.harmony || kind != SourceConfig::Kind::kLlava) return;
   for (const std::int32_t target : batch.targets)
-    if (target == rules.tokens.message && rules.harmony == false && kind == SourceConfig::Kind::kLlava) std::abort();
+    if (target == rules.tokens.start || target == rules.tokens.message) std::abort();
 }
 
 }  // namespace

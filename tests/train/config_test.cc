@@ -4,10 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
+#include "io/mapped_file.h"
 #include "train/groups.h"
 
 namespace gov::train {
@@ -120,6 +122,20 @@ TEST(TrainConfig, WrittenFormReadsBackEqual) {
   EXPECT_EQ(back.groups[0].match, c.groups[0].match);
   EXPECT_EQ(back.optimizer.eps, 1e-12);
   EXPECT_NE(text.find("recompute = \"block\"  # none | moe | block; "), std::string::npos);
+}
+
+// docs/training_keys.toml is written by this test when GOV_WRITE_DOCS is set.
+TEST(TrainConfig, DocumentedKeys) {
+  const std::filesystem::path path = std::filesystem::path(GOV_SOURCE_DIR) / "docs/training_keys.toml";
+  TrainConfig config;
+  config.data.sources.emplace_back();
+  config.eval.sources.emplace_back();
+  config.groups.emplace_back();
+  const std::string want =
+      "# Every key of a training file with its default and meaning. Generated from src/train/config_fields.h.\n\n" +
+      train_config_toml(config);
+  if (std::getenv("GOV_WRITE_DOCS") != nullptr) write_file_atomic(path, std::as_bytes(std::span(want)));
+  EXPECT_EQ(read_text_file(path, 1 << 20), want);
 }
 
 TEST(TrainConfig, PathsAreRelativeToTheFile) {
