@@ -4,8 +4,8 @@
 # Works as root or through sudo. Without either it changes nothing: missing packages are named and the status is 1.
 set -euo pipefail
 
-# These names are the same on Debian 12 and Ubuntu 24.04.
-run_packages=(g++ cmake ninja-build libfmt-dev libsimdjson-dev libcli11-dev
+# These names are the same on Debian 12 and Ubuntu 24.04. ca-certificates: for what the server and pip fetch by https.
+run_packages=(ca-certificates g++ cmake ninja-build libfmt-dev libsimdjson-dev libcli11-dev zlib1g-dev
               libspng-dev libjpeg-dev libwebp-dev libgif-dev libedit-dev libssl-dev libcurl4-openssl-dev)
 # Boost's headers (1.81 or newer, for the server) have their version in the name: Debian 12, Ubuntu 24.04, later ones.
 boost_packages=(libboost1.81-dev libboost1.83-dev libboost1.88-dev libboost1.90-dev)
@@ -25,7 +25,7 @@ case "${1:-run}" in
 esac
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-  say "note: no apt-get here, so packages are not checked. Needed (names as on Debian): ${wanted[*]}"
+  say "note: no apt-get here, so packages are not checked. Needed (names as on Debian): ${wanted[*]} libboost-dev (1.81 or newer)"
   exit 0
 fi
 

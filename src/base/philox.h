@@ -35,6 +35,13 @@ struct Philox {
     return static_cast<float>((*this)(counter_low, counter_high)[0] >> 8) * 0x1p-24f;
   }
 
+  // Uniform in [0, 1) with 53 bits: 24 would not reach the rare tokens of a vocabulary of 200,000.
+  double uniform_double(std::uint64_t counter_low, std::uint64_t counter_high = 0) const {
+    const auto words = (*this)(counter_low, counter_high);
+    const std::uint64_t bits = (static_cast<std::uint64_t>(words[0]) << 32 | words[1]) >> 11;
+    return static_cast<double>(bits) * 0x1p-53;
+  }
+
   // Two standard normal values (Box-Muller) for one counter.
   std::array<float, 2> normal(std::uint64_t counter_low, std::uint64_t counter_high = 0) const {
     const auto words = (*this)(counter_low, counter_high);

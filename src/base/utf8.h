@@ -79,6 +79,13 @@ inline bool utf8_valid(std::string_view text) {
   return true;
 }
 
+// Characters of a valid text.
+inline std::size_t utf8_count(std::string_view text) {
+  std::size_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  return count;
+}
+
 // Takes the whole characters off `bytes` as valid UTF-8, every maximal invalid sequence as U+FFFD; an unfinished
 // character at the end stays, unless `is_last`.
 inline std::string utf8_take(std::string& bytes, bool is_last) {

@@ -23,7 +23,7 @@ void add_all(CLI::App& root, Program& program) {
       "  gpt-oss-vision generate --image photo.png --prompt \"What is this?\"\n"
       "  echo \"Is this a cat?\" | gpt-oss-vision generate --image photo.png\n"
       "  gpt-oss-vision serve --port 8080\n"
-      "  gpt-oss-vision chat --model gpt_oss_vision_20b\n"
+      "  gpt-oss-vision chat --model ~/models/gpt-oss-20b\n"
       "  gpt-oss-vision inspect gpt_oss_vision_20b --context 131072\n"
       "  gpt-oss-vision <command> --help\n"
       "\n"

@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <ctime>
 
 #include "cli/chat_session.h"
 #include "cli/format.h"
+#include "cli/prompt_format.h"
 #include "cli/sampling_options.h"
 
 namespace gov::cli {
@@ -15,7 +15,7 @@ namespace {
 constexpr const char* kExamples =
     "Examples:\n"
     "  gpt-oss-vision chat\n"
-    "  gpt-oss-vision chat --model ~/models/gpt-oss-20b --effort high --system \"Answer in French.\"\n"
+    "  gpt-oss-vision chat --model ~/models/gpt-oss-20b --reasoning-effort high --system \"Answer in French.\"\n"
     "  gpt-oss-vision chat --image photo.png\n"
     "  printf 'hello\\n/save talk.json\\n' | gpt-oss-vision chat\n"
     "  printf '{\"text\": \"What is this?\", \"images\": [\"photo.png\"]}\\n' | gpt-oss-vision chat --json\n"
@@ -25,8 +25,9 @@ constexpr const char* kExamples =
 struct ChatOptionsGiven {
   CommonOptions common;
   SamplingOptions sampling;
+  PromptFormatOptions format;
   std::vector<std::string> images;
-  std::string system, effort = "medium", date = "today", load, chat_format = "auto";
+  std::string system, load;
   std::int64_t max_tokens = ChatSettings{}.max_tokens;
   bool stream = false, no_markdown = false, hide_reasoning = false, show_reasoning = false, no_history = false;
 };
@@ -37,26 +38,14 @@ void add_conversation_options(CLI::App& app, ChatOptionsGiven& o) {
       ->type_name("FILE")
       ->group(kGroup);
   app.add_option("-s,--system", o.system, "Instructions for the model")->type_name("TEXT")->group(kGroup);
-  app.add_option("--effort,--reasoning", o.effort, "Reasoning effort of harmony models")
-      ->check(CLI::IsMember({"low", "medium", "high"}))
-      ->type_name("EFFORT")
-      ->capture_default_str()
-      ->group(kGroup);
-  app.add_option("--date", o.date, "Date told to harmony models: YYYY-MM-DD, today or none")
-      ->type_name("DATE")
-      ->capture_default_str()
-      ->group(kGroup);
+  add_prompt_format_options(app, o.format, kGroup);
+  add_date_option(app, o.format, kGroup);
   app.add_option("--load", o.load, "Go on with a conversation that /save wrote as .json")
       ->type_name("FILE")
       ->group(kGroup);
   app.add_option("--max-new-tokens", o.max_tokens, "Most tokens of an answer; less where the context ends")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 24))
       ->type_name("N")
-      ->capture_default_str()
-      ->group(kGroup);
-  app.add_option("--chat-format", o.chat_format, "plain, harmony, or auto by the model's vocabulary")
-      ->check(CLI::IsMember({"auto", "plain", "harmony"}))
-      ->type_name("FORM")
       ->capture_default_str()
       ->group(kGroup);
 }
@@ -79,15 +68,6 @@ bool is_set(const char* variable) {
   return value != nullptr && value[0] != 0;
 }
 
-std::string today() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  localtime_r(&now, &parts);
-  char text[16];
-  std::strftime(text, sizeof text, "%Y-%m-%d", &parts);
-  return text;
-}
-
 bool is_capable_terminal() {
   const char* terminal = std::getenv("TERM");
   return isatty(STDOUT_FILENO) != 0 && terminal != nullptr && std::string_view(terminal) != "dumb";
@@ -108,13 +88,7 @@ ChatViewOptions view_options(const ChatOptionsGiven& o) {
 ChatSessionOptions session_options(const ChatOptionsGiven& o, const ModelPackage& package) {
   ChatSessionOptions options;
   options.common = o.common;
-  options.format = package.chat_format;
-  if (o.chat_format != "auto") options.format = o.chat_format == "harmony" ? ChatFormat::kHarmony : ChatFormat::kPlain;
-  if (options.format == ChatFormat::kHarmony && !HarmonyTokens::find(package.tokenizer))
-    fail(ErrorCode::kUnsupported, "--chat-format harmony: the model's tokenizer lacks harmony's control tokens");
-  options.effort = o.effort;
-  options.date = o.date == "today" ? today() : o.date == "none" ? "" : o.date;
-  options.system = o.system;
+  options.format = prompt_format(o.format, package);
   options.settings.sampling = sampling_params(o.sampling, default_sampling(package.folder));
   options.settings.seed = o.sampling.seed;
   options.settings.max_tokens = o.max_tokens;
@@ -142,6 +116,7 @@ int run_chat(const Program& program, const ChatOptionsGiven& o) {
                           with_commas(session.engine->options().context)));
   }
   if (!o.load.empty()) chat.load(o.load);
+  if (!o.system.empty()) chat.set_instructions(o.system);  // over those of the file
   for (const std::string& image : o.images) chat.add_picture(image);
   return chat.run();
 }

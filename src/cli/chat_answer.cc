@@ -7,8 +7,6 @@
 namespace gov::cli {
 namespace {
 
-constexpr double kLongPrompt = 2048;  // rows below which a bar would only flicker
-
 // Tokens to messages, and their texts to the client.
 class Collector {
  public:
@@ -100,23 +98,15 @@ ChatAnswer answer_chat(Session& session, ChatPrompt prompt, const ChatAnswerOpti
                        const CommonOptions& common) {
   Engine& engine = *session.engine;
   Collector collector(session.package->tokenizer, options);
-  CommonOptions silent = common;
-  const auto rows = static_cast<double>(prompt.rows);
-  silent.quiet = silent.quiet || rows < kLongPrompt || common.json;
-  Progress progress("prompt", rows, Progress::Unit::kTokens, silent);
-  bool started = false;
+  PromptProgress progress(engine, prompt.rows, common);
   Request request = make_request(session, std::move(prompt), options);
   request.on_token = [&](const TokenEvent& event) {
-    if (!started) progress.clear();
-    started = true;
+    progress.end();
     collector.take(event);
   };
-  const std::int64_t rows_before = engine.stats().prompt_rows;
   const RequestId id = engine.submit(std::move(request));
-  while (!engine.finished(id) && engine.step()) {
-    if (!started) progress.update(static_cast<double>(engine.stats().prompt_rows - rows_before));
-  }
-  progress.clear();
+  while (!engine.finished(id) && engine.step()) progress.update();
+  progress.end();
   const RequestResult result = engine.take(id);
   const Completion& choice = result.choices.front();
   ChatAnswer answer;

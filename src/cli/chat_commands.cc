@@ -21,7 +21,7 @@ constexpr ChatCommandInfo kCommands[] = {
     {ChatCommand::kUndo, "/undo", "", "forget the last message and its answer"},
     {ChatCommand::kDrop, "/drop", "[N]", "forget the oldest message and its answer, or the N oldest"},
     {ChatCommand::kReset, "/reset", "", "forget the conversation; instructions and settings stay"},
-    {ChatCommand::kSave, "/save", "FILE", "write the conversation: .json with everything, .md to read"},
+    {ChatCommand::kSave, "/save", "FILE", "write the conversation: .json to go on from, .md to read"},
     {ChatCommand::kLoad, "/load", "FILE", "go on with a conversation from a .json file"},
     {ChatCommand::kStats, "/stats", "", "tokens, speed, use of the context and of the prefix cache"},
     {ChatCommand::kQuit, "/quit", "", "leave; so does Ctrl-D"},

@@ -45,12 +45,12 @@ std::vector<std::int32_t> plain_ids(const ModelPackage& package, const Conversat
 }
 
 std::vector<std::int32_t> harmony_ids(const ModelPackage& package, const Conversation& conversation,
-                                      const ChatPromptOptions& o, std::size_t first) {
+                                      const PromptFormat& format, std::size_t first) {
   const auto tokens = HarmonyTokens::find(package.tokenizer);
   if (!tokens) fail(ErrorCode::kUnsupported, "the model's tokenizer lacks harmony's control tokens");
   SystemContent system;
-  system.current_date = o.date;
-  system.reasoning_effort = o.effort;
+  system.current_date = format.date;
+  system.reasoning_effort = format.effort;
   const auto message = [](HarmonyRole role, std::vector<ContentPart> content) {
     HarmonyMessage m;
     m.role = role;
@@ -62,13 +62,14 @@ std::vector<std::int32_t> harmony_ids(const ModelPackage& package, const Convers
   DeveloperContent developer;
   developer.instructions = conversation.system;
   if (!conversation.system.empty())
-    messages.push_back(message(HarmonyRole::kDeveloper, text(developer_text(developer))));
+    messages.push_back(message(HarmonyRole::kDeveloper, text(developer_text(developer, format.harmony_template))));
   for (std::size_t i = first; i < conversation.turns.size(); ++i) {
     const ChatTurn& turn = conversation.turns[i];
     messages.push_back(message(HarmonyRole::kUser, question_parts(turn)));
     if (i + 1 < conversation.turns.size()) messages.insert(messages.end(), turn.answer.begin(), turn.answer.end());
   }
   HarmonyRenderOptions options;
+  options.format = format.harmony_template;
   if (package.model.config.image_token_id >= 0)
     options.image_token_id = static_cast<std::int32_t>(package.model.config.image_token_id);
   return render_harmony(package.tokenizer, *tokens, messages, options);
@@ -101,12 +102,12 @@ std::shared_ptr<const ChatPicture> load_chat_picture(const std::filesystem::path
   return picture;
 }
 
-ChatPrompt chat_prompt(const ModelPackage& package, const Conversation& conversation, const ChatPromptOptions& options,
+ChatPrompt chat_prompt(const ModelPackage& package, const Conversation& conversation, const PromptFormat& format,
                        std::size_t first) {
   const Config& config = package.model.config;
   ChatPrompt prompt;
-  prompt.ids = options.format == ChatFormat::kPlain ? plain_ids(package, conversation, first)
-                                                    : harmony_ids(package, conversation, options, first);
+  prompt.ids = format.format == ChatFormat::kPlain ? plain_ids(package, conversation, first)
+                                                   : harmony_ids(package, conversation, format, first);
   for (std::size_t i = first; i < conversation.turns.size(); ++i) {
     for (const auto& picture : conversation.turns[i].pictures) prompt.images.push_back(picture->pixels);
   }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/prompt_format.h"
 #include "engine/model_package.h"
 #include "text/harmony.h"
 
@@ -40,12 +41,6 @@ struct Conversation {
   std::vector<ChatTurn> turns;
 };
 
-struct ChatPromptOptions {
-  ChatFormat format = ChatFormat::kPlain;
-  std::string effort = "medium";
-  std::string date = {};  // YYYY-MM-DD; empty: none
-};
-
 struct ChatPrompt {
   std::vector<std::int32_t> ids;
   std::vector<std::vector<float>> images;
@@ -53,7 +48,7 @@ struct ChatPrompt {
 };
 
 // The prompt for an answer to the last turn, whose own answer is left out. Turns before `first` are left out.
-ChatPrompt chat_prompt(const ModelPackage& package, const Conversation& conversation, const ChatPromptOptions& options,
+ChatPrompt chat_prompt(const ModelPackage& package, const Conversation& conversation, const PromptFormat& format,
                        std::size_t first = 0);
 
 // The file's form is named by its extension: .json (all of it; its member "messages" is what OpenAI's chat completions

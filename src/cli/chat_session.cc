@@ -35,9 +35,7 @@ std::string plural(std::size_t n, const char* one) { return fmt::format("{} {}{}
 
 ChatSession::ChatSession(Session& model, LineReader& reader, ChatView& view, InterruptScope& interrupt,
                          ChatSessionOptions options)
-    : model_(model), reader_(reader), view_(view), interrupt_(interrupt), options_(std::move(options)) {
-  conversation_.system = options_.system;
-}
+    : model_(model), reader_(reader), view_(view), interrupt_(interrupt), options_(std::move(options)) {}
 
 std::string ChatSession::prompt_text() const {
   return pictures_.empty() ? "> " : fmt::format("[{}] > ", plural(pictures_.size(), "picture"));
@@ -92,20 +90,19 @@ void ChatSession::take_json(const std::string& line) {
   const Json* const text = json.is_string() ? &json : json.find("text");
   if (text == nullptr || !text->is_string())
     fail(ErrorCode::kInvalidArgument, "a JSON line is a string, or an object with a string \"text\"");
+  ChatPictures pictures = pictures_;  // what a line that fails names is not for the next message
   if (const Json* images = json.find("images"); images != nullptr) {
     if (!images->is_array()) fail(ErrorCode::kInvalidArgument, "\"images\" is not an array of file names");
     for (const Json& file : images->array()) {
       if (!file.is_string()) fail(ErrorCode::kInvalidArgument, "\"images\" is not an array of file names");
-      add_picture(file.string());
+      add_picture(file.string(), pictures);
     }
   }
-  ask({text->string(), std::exchange(pictures_, {}), {}});
+  pictures_.clear();
+  ask({text->string(), std::move(pictures), {}});
 }
 
 ChatSession::Next ChatSession::do_command(const ChatInput& input) {
-  const auto forget_if_any = [&] {
-    if (conversation_.turns.empty()) fail(ErrorCode::kInvalidArgument, "there is no message yet");
-  };
   switch (*input.command) {
     case ChatCommand::kHelp: view_.reply(chat_help()); break;
     case ChatCommand::kImage: image_command(input.text); break;
@@ -113,15 +110,8 @@ ChatSession::Next ChatSession::do_command(const ChatInput& input) {
     case ChatCommand::kEffort: effort_command(input.text); break;
     case ChatCommand::kSet: set_command(input.text); break;
     case ChatCommand::kRetry: retry(); break;
-    case ChatCommand::kUndo:
-      forget_if_any();
-      view_.note(fmt::format("forgot: {}", shortened(conversation_.turns.back().question)));
-      conversation_.turns.pop_back();
-      break;
-    case ChatCommand::kDrop:
-      forget_if_any();
-      drop_command(input.text);
-      break;
+    case ChatCommand::kUndo: undo(); break;
+    case ChatCommand::kDrop: drop_command(input.text); break;
     case ChatCommand::kReset:
       conversation_.turns.clear();
       pictures_.clear();
@@ -153,13 +143,13 @@ void ChatSession::load(const std::string& file) {
   view_.note(fmt::format("{} from {}", plural(conversation_.turns.size(), "message"), printable(file)));
 }
 
-void ChatSession::add_picture(const std::string& file) {
+void ChatSession::add_picture(const std::string& file, ChatPictures& pictures) const {
   const ModelPackage& package = *model_.package;
   if (!package.model.config.use_vision)
     fail(ErrorCode::kInvalidArgument, "this model has no vision: it cannot be shown pictures");
-  if (pictures_.size() >= kMostPictures)
+  if (pictures.size() >= kMostPictures)
     fail(ErrorCode::kInvalidArgument, "a message can have at most {} pictures", kMostPictures);
-  pictures_.push_back(load_chat_picture(expand_home(file), package.preprocessor));
+  pictures.push_back(load_chat_picture(expand_home(file), package.preprocessor));
 }
 
 void ChatSession::image_command(const std::string& argument) {
@@ -170,7 +160,9 @@ void ChatSession::image_command(const std::string& argument) {
     std::vector<std::string> files;
     if (std::filesystem::exists(expand_home(argument), ignored)) files = {argument};  // a name with spaces, as it is
     else files = split_words(argument);
-    for (const std::string& file : files) add_picture(file);
+    ChatPictures pictures = pictures_;  // all of them or none
+    for (const std::string& file : files) add_picture(file, pictures);
+    pictures_ = std::move(pictures);
   }
   if (pictures_.empty()) return view_.note("the next message has no pictures");
   std::string text =
@@ -188,11 +180,12 @@ void ChatSession::system_command(const std::string& argument) {
 }
 
 void ChatSession::effort_command(const std::string& argument) {
-  if (options_.format != ChatFormat::kHarmony) fail(ErrorCode::kUnsupported, "this model does not reason");
-  if (argument.empty()) return view_.reply(options_.effort);
+  std::string& effort = options_.format.effort;
+  if (options_.format.format != ChatFormat::kHarmony) fail(ErrorCode::kUnsupported, "this model does not reason");
+  if (argument.empty()) return view_.reply(effort);
   if (argument != "low" && argument != "medium" && argument != "high")
     fail(ErrorCode::kInvalidArgument, "the effort is low, medium or high, not '{}'", printable(argument, 40));
-  options_.effort = argument;
+  effort = argument;
   view_.note(fmt::format("reasoning effort {}", argument));
 }
 
@@ -215,6 +208,7 @@ void ChatSession::set_command(const std::string& argument) {
 }
 
 void ChatSession::drop_command(const std::string& argument) {
+  if (conversation_.turns.empty()) fail(ErrorCode::kInvalidArgument, "there is no message yet");
   std::size_t turns = 1;
   if (!argument.empty()) {
     const auto [end, error] = std::from_chars(argument.data(), argument.data() + argument.size(), turns);
@@ -230,25 +224,40 @@ void ChatSession::drop(std::size_t turns) {
   view_.note(fmt::format("forgot the oldest {}", plural(turns, "message")));
 }
 
+void ChatSession::undo() {
+  if (!unanswered_ && conversation_.turns.empty()) fail(ErrorCode::kInvalidArgument, "there is no message yet");
+  const ChatTurn& last = unanswered_ ? *unanswered_ : conversation_.turns.back();
+  view_.note(fmt::format("forgot: {}", shortened(last.question)));
+  if (unanswered_) unanswered_.reset();
+  else conversation_.turns.pop_back();
+}
+
 void ChatSession::retry() {
-  if (unanswered_) return ask(*std::exchange(unanswered_, {}));
+  if (unanswered_) {
+    ask(*std::exchange(unanswered_, {}));
+    return;
+  }
   if (conversation_.turns.empty()) fail(ErrorCode::kInvalidArgument, "there is no message yet");
   ChatTurn before = std::move(conversation_.turns.back());
   conversation_.turns.pop_back();
+  bool whole = false;
   try {
-    ask({before.question, before.pictures, {}});
+    whole = ask({before.question, before.pictures, {}});
   } catch (...) {
     unanswered_.reset();
     conversation_.turns.push_back(std::move(before));
     throw;
   }
+  if (whole || before.answer.empty()) return;
+  conversation_.turns.back() = std::move(before);
+  view_.note("the answer from before stays");
 }
 
-void ChatSession::ask(ChatTurn turn) {
+bool ChatSession::ask(ChatTurn turn) {
   unanswered_.reset();
   conversation_.turns.push_back(std::move(turn));
   try {
-    answer_last_turn();
+    return answer_last_turn();
   } catch (...) {
     view_.end_answer();
     unanswered_ = std::move(conversation_.turns.back());
@@ -264,12 +273,12 @@ ChatPrompt ChatSession::fitting_prompt() {
   const ModelPackage& package = *model_.package;
   const std::int64_t context = model_.engine->options().context;
   const std::int64_t room = context - std::min(kRoomForAnswer, context / 4);
-  ChatPrompt prompt = chat_prompt(package, conversation_, prompt_options());
+  ChatPrompt prompt = chat_prompt(package, conversation_, options_.format);
   if (prompt.rows <= room) return prompt;
   const std::int64_t whole = prompt.rows;
   std::size_t first = 0;
   while (prompt.rows > room && first + 1 < conversation_.turns.size())
-    prompt = chat_prompt(package, conversation_, prompt_options(), ++first);
+    prompt = chat_prompt(package, conversation_, options_.format, ++first);
   if (prompt.rows > room)
     fail(ErrorCode::kContextLength, "the message takes {} tokens, too many for the context of {}", prompt.rows,
          context);
@@ -280,10 +289,10 @@ ChatPrompt ChatSession::fitting_prompt() {
   return prompt;
 }
 
-void ChatSession::answer_last_turn() {
+bool ChatSession::answer_last_turn() {
   ChatPrompt prompt = fitting_prompt();
   ChatAnswerOptions o;
-  o.format = options_.format;
+  o.format = options_.format.format;
   o.settings = options_.settings;
   if (!o.settings.seed) o.settings.seed = random_seed();
   o.logit_bias = options_.logit_bias;
@@ -305,6 +314,7 @@ void ChatSession::answer_last_turn() {
   totals_.seconds += answer.total_seconds;
   conversation_.turns.back().answer = std::move(answer.messages);
   if (stopped && !options_.terminal) fail(ErrorCode::kCancelled, "the answer was cut short");
+  return !stopped;
 }
 
 void ChatSession::show_stats() {

@@ -9,8 +9,7 @@ namespace gov::cli {
 
 struct ChatSessionOptions {
   CommonOptions common;
-  ChatFormat format = ChatFormat::kPlain;
-  std::string effort = "medium", date, system;
+  PromptFormat format;
   ChatSettings settings;
   std::vector<ops::LogitBias> logit_bias;
   bool terminal = false;  // a person types
@@ -22,7 +21,8 @@ class ChatSession {
   ChatSession(Session& model, LineReader& reader, ChatView& view, InterruptScope& interrupt,
               ChatSessionOptions options);
 
-  void add_picture(const std::string& file);
+  void add_picture(const std::string& file) { add_picture(file, pictures_); }
+  void set_instructions(const std::string& text) { conversation_.system = text; }
   void load(const std::string& file);
   // Until the input ends or /quit. An error of one line is shown, and the conversation goes on. Exit status: 1 if
   // something failed and nobody was there to see it. Error kCancelled when interrupted without a terminal.
@@ -33,10 +33,12 @@ class ChatSession {
   Next take_line(const std::string& line);
   Next do_command(const ChatInput& input);
   void take_json(const std::string& line);
-  void ask(ChatTurn turn);
+  void add_picture(const std::string& file, ChatPictures& pictures) const;
+  bool ask(ChatTurn turn);  // false: it was stopped before its end
   ChatPrompt fitting_prompt();
-  void answer_last_turn();
+  bool answer_last_turn();  // likewise
   void retry();
+  void undo();
   void drop(std::size_t turns);
   void drop_command(const std::string& argument);
   void set_command(const std::string& argument);
@@ -45,7 +47,6 @@ class ChatSession {
   void image_command(const std::string& argument);
   void show_stats();
   std::string prompt_text() const;
-  ChatPromptOptions prompt_options() const { return {options_.format, options_.effort, options_.date}; }
 
   Session& model_;
   LineReader& reader_;

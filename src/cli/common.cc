@@ -14,6 +14,7 @@
 #include "base/timer.h"
 #include "cli/format.h"
 #include "cli/progress.h"
+#include "engine/cache_size.h"
 #include "io/mapped_file.h"
 #include "model/device_weights.h"
 #include "model/memory_plan.h"
@@ -260,7 +261,7 @@ MemoryPlan plan_on_device(const Config& config, const WeightForms& forms, const 
   RunShape shape;
   shape.context = options.context > 0 ? options.context : config.max_position_embeddings;
   shape.sequences = 1;  // an engine holds at least one sequence of full length
-  shape.logits_rows = options.max_sequences;
+  shape.logits_rows = Scheduler::most_logits(scheduler_limits(options));
   shape.chunk = std::max(options.chunk, options.max_sequences);
   shape.images = 4;
   shape.kv_dtype = options.kv_dtype;

@@ -2,6 +2,7 @@
 
 #include "cli/generate.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/timer.h"
@@ -49,24 +50,11 @@ void add_prompt_options(CLI::App& app, GenerateOptions& o) {
       ->type_name("FORM")
       ->capture_default_str()
       ->group(kPrompt);
-  app.add_option("--chat-format", o.chat_format,
-                 "plain, harmony, hf-jinja (harmony as OpenAI's template for Hugging Face writes it), or auto by the "
-                 "model's vocabulary. Harmony answers are printed with their channel markers, as the model writes them")
-      ->check(CLI::IsMember({"auto", "plain", "harmony", "hf-jinja"}))
-      ->type_name("FORM")
-      ->capture_default_str()
-      ->group(kPrompt);
+  add_prompt_format_options(app, o.prompt_format, kPrompt);
   app.add_option("-s,--system", o.system, "Instructions put before the user message (chat)")
       ->type_name("TEXT")
       ->group(kPrompt);
-  app.add_option("--reasoning", o.reasoning, "Reasoning effort of harmony models")
-      ->check(CLI::IsMember({"low", "medium", "high"}))
-      ->type_name("EFFORT")
-      ->capture_default_str()
-      ->group(kPrompt);
-  app.add_option("--date", o.date, "Current date told to harmony models, e.g. 2026-01-31; default: none")
-      ->type_name("DATE")
-      ->group(kPrompt);
+  add_date_option(app, o.prompt_format, kPrompt);
   app.add_flag("--special", o.special, "raw: special tokens in the prompt's text become their ids")->group(kPrompt);
 }
 
@@ -105,7 +93,9 @@ void add_answer_options(CLI::App& app, GenerateOptions& o) {
       ->check(CLI::Range(0, 20))
       ->type_name("N")
       ->group(kAnswer);
-  app.add_flag("--show-special", o.show_special, "Print special tokens too")->group(kAnswer);
+  app.add_flag("--show-special", o.show_special,
+               "Print special tokens too; harmony answers always come with their channel markers")
+      ->group(kAnswer);
   app.add_flag("--stream", o.stream, "With --json: one line per token as it comes, then the whole answers")
       ->group(kAnswer);
   app.add_flag("--stats", o.stats, "Times and tokens per second on standard error")->group(kAnswer);
@@ -136,8 +126,8 @@ GenerationOptions generation_options(const GenerateOptions& o, const ops::Sampli
 }
 
 // Token ids of one prompt in the format asked for.
-std::vector<std::int32_t> encode_prompt(const GenerateOptions& o, const ModelPackage& package, ChatFormat chat_format,
-                                        const std::string& prompt) {
+std::vector<std::int32_t> encode_prompt(const GenerateOptions& o, const ModelPackage& package,
+                                        const PromptFormat& format, const std::string& prompt) {
   if (o.format == "raw") {
     return package.tokenizer.encode(prompt, o.special ? SpecialTokens::kAllow : SpecialTokens::kOrdinary);
   }
@@ -147,12 +137,12 @@ std::vector<std::int32_t> encode_prompt(const GenerateOptions& o, const ModelPac
     fail(ErrorCode::kUnsupported, "--image-position inline: the model's config.json has no image_token_id");
   }
   ChatOptions chat;
-  chat.format = chat_format;
-  if (o.chat_format == "hf-jinja") chat.harmony_template = HarmonyTemplate::kHfJinja;
-  chat.reasoning_effort = o.reasoning;
-  chat.current_date = o.date;
-  const bool in_place =
-      o.image_position == "inline" || (o.image_position == "auto" && can_inline && chat_format == ChatFormat::kHarmony);
+  chat.format = format.format;
+  chat.harmony_template = format.harmony_template;
+  chat.reasoning_effort = format.effort;
+  chat.current_date = format.date;
+  const bool in_place = o.image_position == "inline" ||
+                        (o.image_position == "auto" && can_inline && format.format == ChatFormat::kHarmony);
   if (in_place) chat.image_token_id = static_cast<std::int32_t>(image_token);
   std::vector<ChatMessage> messages;
   if (!o.system.empty()) messages.push_back({"system", {{ContentPart::Kind::kText, o.system}}});
@@ -171,22 +161,25 @@ std::vector<std::vector<float>> load_pictures(const std::vector<std::string>& fi
 }
 
 // Runs all requests; shows the progress of long prompts until the first text comes.
-std::vector<RequestResult> run_requests(Engine& engine, std::vector<Request> requests, const GenerateOptions& o,
-                                        const AnswerPrinter& printer) {
-  constexpr double kLongPrompt = 2048;  // rows below which a bar would only flicker
-  double rows = 0;
-  for (const Request& request : requests) rows += static_cast<double>(request.prompt.size());
-  std::vector<RequestId> ids;
-  for (Request& request : requests) ids.push_back(engine.submit(std::move(request)));
-  {
-    CommonOptions silent = o.common;
-    silent.quiet = silent.quiet || rows < kLongPrompt || o.common.json;
-    Progress progress("prompt", rows, Progress::Unit::kTokens, silent);
-    while (engine.step()) {
-      if (printer.printed_anything() || engine.stats().decode_rows > 0) progress.clear();
-      else progress.update(static_cast<double>(engine.stats().prompt_rows));
-    }
+std::vector<RequestResult> run_requests(Engine& engine, const Config& config, std::vector<Request> requests,
+                                        const CommonOptions& common) {
+  std::int64_t rows = 0;
+  for (const Request& request : requests) {
+    const auto places = std::count(request.prompt.begin(), request.prompt.end(), config.image_token_id);
+    rows += static_cast<std::int64_t>(request.prompt.size()) - places;
+    rows += static_cast<std::int64_t>(request.images.size()) * config.vision.tokens();
   }
+  PromptProgress progress(engine, rows, common);
+  std::vector<RequestId> ids;
+  for (Request& request : requests) {
+    request.on_token = [&progress, show = std::move(request.on_token)](const TokenEvent& event) {
+      progress.end();
+      if (show) show(event);
+    };
+    ids.push_back(engine.submit(std::move(request)));
+  }
+  while (engine.step()) progress.update();
+  progress.end();
   std::vector<RequestResult> results;
   for (const RequestId id : ids) results.push_back(engine.take(id));
   return results;
@@ -216,16 +209,15 @@ int run_generate(const Program& program, const GenerateOptions& o) {
   const ModelPackage& package = *session.package;
   const auto pictures = load_pictures(o.images, package.preprocessor);
   const GenerationOptions generation = generation_options(o, default_sampling(package.folder));
-  ChatFormat chat_format = package.chat_format;
-  if (o.chat_format != "auto") chat_format = o.chat_format == "plain" ? ChatFormat::kPlain : ChatFormat::kHarmony;
+  const PromptFormat format = prompt_format(o.prompt_format, package);
   // Without its markers a harmony answer would run reasoning and reply together.
-  const bool show_special = o.show_special || (o.format == "chat" && chat_format == ChatFormat::kHarmony);
+  const bool show_special = o.show_special || (o.format == "chat" && format.format == ChatFormat::kHarmony);
 
   AnswerPrinter printer(o, package.tokenizer, prompts.size(), show_special);
   std::vector<Request> requests;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     Request request;
-    request.prompt = encode_prompt(o, package, chat_format, prompts[i]);
+    request.prompt = encode_prompt(o, package, format, prompts[i]);
     request.images = pictures;
     request.options = generation;
     request.n = o.n;
@@ -235,7 +227,7 @@ int run_generate(const Program& program, const GenerateOptions& o) {
   }
   if (o.common.verbose)
     fmt::print(stderr, "gpt-oss-vision: model {}\n{}", package.folder.string(), session.engine->plan().str());
-  const auto results = run_requests(*session.engine, std::move(requests), o, printer);
+  const auto results = run_requests(*session.engine, package.model.config, std::move(requests), o.common);
   for (std::size_t i = 0; i < results.size(); ++i) printer.finish(i, results[i], generation.sampling.seed);
   if (o.stats || o.common.verbose) print_stats(*session.engine, results, load_seconds);
   if (program.cancel->load()) fail(ErrorCode::kCancelled, "generation was cut short");

@@ -2,6 +2,7 @@
 // The pieces of `generate`: its options, and how answers are printed.
 
 #include "cli/common.h"
+#include "cli/prompt_format.h"
 #include "cli/sampling_options.h"
 #include "text/tokenizer.h"
 
@@ -12,13 +13,13 @@ struct GenerateOptions {
   std::vector<std::string> prompts, images;
   std::string prompt_file;
   std::string format = "chat";          // chat, raw
-  std::string chat_format = "auto";     // auto, plain, harmony, hf-jinja
   std::string image_position = "auto";  // auto, prefix, inline
-  std::string system, reasoning = "medium", date;
+  std::string system;
   bool special = false, show_special = false, stats = false, stream = false;
   int n = 1;
   GenerationOptions generation;  // but for the sampling
   SamplingOptions sampling;
+  PromptFormatOptions prompt_format;
 };
 
 // Prints answers as they come or when all are done. One per run; prompts are numbered from 0.
@@ -29,7 +30,6 @@ class AnswerPrinter {
   std::function<void(const TokenEvent&)> on_token(std::size_t prompt);
   // After the run. seed: what was used.
   void finish(std::size_t prompt, const RequestResult& result, std::uint64_t seed);
-  bool printed_anything() const { return printed_; }
 
  private:
   void stream_event(std::size_t prompt, const TokenEvent& event);

@@ -7,6 +7,16 @@
 #include "cli/format.h"
 
 namespace gov::cli {
+namespace {
+
+constexpr std::int64_t kLongPrompt = 2048;  // rows below which a bar would only flicker
+
+CommonOptions quiet_if(bool quiet, CommonOptions o) {
+  o.quiet = o.quiet || quiet;
+  return o;
+}
+
+}  // namespace
 
 Progress::Progress(std::string label, double total, Unit unit, const CommonOptions& o)
     : label_(std::move(label)),
@@ -47,6 +57,21 @@ void Progress::draw(double done, double seconds) {
              std::string(static_cast<std::size_t>(filled), '#'),
              std::string(static_cast<std::size_t>(30 - filled), ' '), part * 100, speed, left);
   visible_ = true;
+}
+
+PromptProgress::PromptProgress(const Engine& engine, std::int64_t rows, const CommonOptions& o)
+    : engine_(engine),
+      before_(engine.stats().prompt_rows),
+      progress_("prompt", static_cast<double>(rows), Progress::Unit::kTokens,
+                quiet_if(o.json || rows < kLongPrompt, o)) {}
+
+void PromptProgress::update() {
+  if (!ended_) progress_.update(static_cast<double>(engine_.stats().prompt_rows - before_));
+}
+
+void PromptProgress::end() {
+  if (!ended_) progress_.clear();
+  ended_ = true;
 }
 
 }  // namespace gov::cli

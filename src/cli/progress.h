@@ -6,6 +6,7 @@
 
 #include "base/timer.h"
 #include "cli/common.h"
+#include "engine/engine.h"
 
 namespace gov::cli {
 
@@ -30,6 +31,20 @@ class Progress {
   Timer timer_;
   double drawn_at_ = -1;
   bool visible_ = false;
+};
+
+// The progress of prompts of `rows` rows, pictures included, until the first token comes; nothing for short ones.
+class PromptProgress {
+ public:
+  PromptProgress(const Engine& engine, std::int64_t rows, const CommonOptions& o);
+  void update();  // behind a step of the engine
+  void end();     // a token is there; before its text is shown, or the bar would be in its way
+
+ private:
+  const Engine& engine_;
+  std::int64_t before_;  // rows of earlier prompts
+  bool ended_ = false;
+  Progress progress_;
 };
 
 }  // namespace gov::cli

@@ -5,15 +5,15 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
 #include <thread>
 
 #include "base/timer.h"
-#include "cli/common.h"
+#include "cli/prompt_format.h"
 #include "engine/engine_loop.h"
 #include "server/access_rules.h"
 #include "server/api.h"
 #include "server/http_server.h"
+#include "server/log_writer.h"
 
 namespace gov::cli {
 namespace {
@@ -31,6 +31,7 @@ struct ServeOptions {
   server::ServerOptions http;
   std::vector<std::string> key_files;
   server::ApiOptions api;
+  PromptFormatOptions format;
   bool exact_model_name = false;
   LoopLimits queue;
   std::int64_t max_sequences = 8, queue_per_key = 0;
@@ -134,21 +135,10 @@ void add_api_options(CLI::App& app, ServeOptions& o) {
   app.add_option("--model-name", o.api.model_name, "As /v1/models lists it; default: the folder's name")
       ->type_name("NAME")
       ->group(kApi);
-  app.add_option("--reasoning-effort", o.api.reasoning_effort, "Of requests that do not say it")
-      ->check(CLI::IsMember({"low", "medium", "high"}))
-      ->type_name("EFFORT")
-      ->capture_default_str()
-      ->group(kApi);
+  add_prompt_format_options(app, o.format, kApi);
+  app.get_option("--reasoning-effort")->description("Of harmony models, for requests that do not say it");
   app.add_flag("--exact-model-name", o.exact_model_name,
                "Refuse requests that name another model; default: any name will do")
-      ->group(kApi);
-  const std::map<std::string, HarmonyTemplate> templates{{"harmony", HarmonyTemplate::kHarmony},
-                                                         {"hf-jinja", HarmonyTemplate::kHfJinja}};
-  app.add_option("--chat-template", o.api.chat_template,
-                 "Of harmony's prompts: harmony, or hf-jinja as OpenAI's template for Hugging Face writes them")
-      ->transform(CLI::CheckedTransformer(templates))
-      ->type_name("NAME")
-      ->default_str("harmony")
       ->group(kApi);
   using Order = HarmonyRenderOptions::Order;
   const std::map<std::string, Order> orders{{"channel", Order::kChannelFirst}, {"recipient", Order::kRecipientFirst}};
@@ -184,29 +174,20 @@ void collect_keys(ServeOptions& o) {
     o.http.api_keys.emplace_back(key);
 }
 
-// Lines of several threads do not mix, and a full pipe loses lines instead of stopping the server.
-std::function<void(std::string_view)> stderr_lines() {
-  return [mutex = std::make_shared<std::mutex>()](std::string_view line) {
-    const std::lock_guard lock(*mutex);
-    std::fwrite(line.data(), 1, line.size(), stderr);
-    std::fputc('\n', stderr);
-  };
-}
-
 constexpr int kDeviceLost = 70;   // exit status; whoever supervises the server starts it anew
 constexpr double kLastWords = 3;  // seconds for open requests to be told so
 
 // Until a signal or the loss of the device; the exit status.
-int wait_and_drain(server::Server& server, EngineLoop& loop, double drain_seconds) {
+int wait_and_drain(server::Server& server, EngineLoop& loop, server::LogWriter& log, double drain_seconds) {
   while (stop_signals.load() == 0 && !loop.failed()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   if (loop.failed()) {
     server.set_failed("the device is lost");
-    fmt::print(stderr, "gpt-oss-vision: error: the device is lost\n");
+    log.add("gpt-oss-vision: error: the device is lost");
     server.drain(kLastWords, [] { return stop_signals.load() > 0; });
     server.stop();
     return kDeviceLost;
   }
-  fmt::print(stderr, "gpt-oss-vision: stopping; open requests may end within {} s\n", drain_seconds);
+  log.add(fmt::format("gpt-oss-vision: stopping; open requests may end within {} s", drain_seconds));
   const Timer timer;
   bool drained = server.drain(drain_seconds, [&] { return stop_signals.load() > 1 || loop.failed(); });
   // What runs in the background has no connection that waits for it.
@@ -214,7 +195,7 @@ int wait_and_drain(server::Server& server, EngineLoop& loop, double drain_second
     drained = timer.seconds() < drain_seconds && stop_signals.load() < 2 && !loop.failed();
   server.stop();
   if (stop_signals.load() > 1) fail(ErrorCode::kCancelled, "requests were cut short");
-  if (!drained) fmt::print(stderr, "gpt-oss-vision: warning: some requests were cut short\n");
+  if (!drained) log.add("gpt-oss-vision: warning: some requests were cut short");
   return 0;
 }
 
@@ -222,7 +203,6 @@ void complete_options(ServeOptions& o) {
   collect_keys(o);
   const std::size_t files = server::prepare_process();
   o.http.max_connections = std::min(o.http.max_connections, files > 256 ? files - 128 : files / 2);
-  if (!o.common.quiet) o.http.access_log = stderr_lines();
   const std::int64_t share = o.http.api_keys.empty() ? o.queue.queue : std::max<std::int64_t>(1, o.queue.queue / 4);
   o.queue.queue_per_tenant = o.queue_per_key > 0 ? o.queue_per_key : share;
   if (!o.api.image_hosts.empty() && !o.api.remote_images) {
@@ -243,6 +223,8 @@ server::Route cache_reset_route(EngineLoop& loop) {
 int run_serve(const Program& program, ServeOptions o) {
   complete_options(o);
   catch_stop_signals();
+  server::LogWriter log(STDERR_FILENO);
+  if (!o.common.quiet) o.http.access_log = [&log](std::string_view line) { log.add(line); };
   server::Server server(o.http);
   server.start();
   Session session = open_session(o.common, program, [&](EngineOptions& options) {
@@ -250,6 +232,10 @@ int run_serve(const Program& program, ServeOptions o) {
     options.prefix_cache = !o.no_prefix_cache;
     options.draft_tokens = o.draft;
   });
+  const PromptFormat format = prompt_format(o.format, *session.package);
+  session.package->chat_format = format.format;
+  o.api.chat_template = format.harmony_template;
+  o.api.reasoning_effort = format.effort;
   o.api.any_model = !o.exact_model_name;
   if (o.api.model_name.empty())
     o.api.model_name = std::filesystem::canonical(session.package->folder).filename().string();
@@ -261,13 +247,18 @@ int run_serve(const Program& program, ServeOptions o) {
   } const stop{server};
   std::vector<server::Route> routes = api.routes();
   routes.push_back(cache_reset_route(loop));
-  server.set_routes(std::move(routes), [&api] { return api.metrics(); });
+  server.set_routes(std::move(routes), [&api, &log] {
+    return api.metrics() + fmt::format(
+                               "# HELP gov_log_dropped_lines_total Lines of the log that nobody read in time.\n"
+                               "# TYPE gov_log_dropped_lines_total counter\ngov_log_dropped_lines_total {}\n",
+                               log.dropped());
+  });
   loading = false;
   fmt::print("gpt-oss-vision: serving {} at {}\n", o.api.model_name, server.address());
   if (server.admin_port() >= 0)
     fmt::print("gpt-oss-vision: admin routes at http://127.0.0.1:{}\n", server.admin_port());
   std::fflush(stdout);
-  return wait_and_drain(server, loop, o.drain_seconds);
+  return wait_and_drain(server, loop, log, o.drain_seconds);
 }
 
 }  // namespace

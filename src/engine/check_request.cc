@@ -12,6 +12,10 @@ void require(bool ok, const char* field, std::string_view rule) {
   if (!ok) fail(ErrorCode::kInvalidArgument, "{} must be {}", field, rule);
 }
 
+bool all_finite(const std::vector<float>& pixels) {
+  return std::all_of(pixels.begin(), pixels.end(), [](float x) { return std::isfinite(x); });
+}
+
 // Written so that NaN is outside of every range.
 void check_sampling(const ops::SamplingParams& p) {
   require(p.temperature >= 0 && std::isfinite(p.temperature), "temperature", "0 or more");
@@ -68,6 +72,8 @@ void check_images(const Config& config, const Request& request, std::int64_t pla
     fail(ErrorCode::kInvalidArgument, "images: the prompt has {} image tokens, but {} images were given", places,
          images);
   }
+  const bool digested = !request.image_digests.empty();
+  require(!digested || request.image_digests.size() == request.images.size(), "image_digests", "one for each image");
   const std::int64_t side = config.vision.image_size;
   const std::size_t values = static_cast<std::size_t>(config.vision.num_channels * side * side);
   for (std::size_t i = 0; i < request.images.size(); ++i) {
@@ -76,13 +82,20 @@ void check_images(const Config& config, const Request& request, std::int64_t pla
       fail(ErrorCode::kInvalidArgument, "images: image {} has {} values, the model takes {} ({} x {} x {})", i + 1,
            pixels.size(), values, config.vision.num_channels, side, side);
     }
-    if (!std::all_of(pixels.begin(), pixels.end(), [](float x) { return std::isfinite(x); })) {
+    if (!digested && !all_finite(pixels)) {
       fail(ErrorCode::kInvalidArgument, "images: image {} has a value that is not finite", i + 1);
     }
   }
 }
 
 }  // namespace
+
+void digest_images(Request& request) {
+  if (!request.image_digests.empty()) return;
+  if (!std::all_of(request.images.begin(), request.images.end(), all_finite)) return;
+  for (const std::vector<float>& pixels : request.images)
+    request.image_digests.push_back(sha256(std::as_bytes(std::span(pixels))));
+}
 
 void check_request(const Config& config, const DecodingRules& rules, const Request& request, std::int64_t context) {
   require(request.n >= 1 && request.n <= kMostChoices, "n", fmt::format("1 to {}", kMostChoices));

@@ -1,8 +1,9 @@
 #pragma once
 // Speculative decoding by prompt look-up: what followed the same last tokens before is likely to follow them again
 // (quotations, code, tables). The guess goes through the model as further rows of one step; each token is then drawn
-// as ever, and rows count only as long as their token is the one that was drawn. So the text never changes, only the
-// number of steps.
+// as ever, and rows count only as long as their token is the one that was drawn. So the text does not change, only the
+// number of steps: bit for bit on the CPU; on a GPU, where rounding depends on the number of rows, up to tokens that
+// are almost equally likely.
 
 #include <array>
 #include <cstdint>

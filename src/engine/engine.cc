@@ -9,6 +9,7 @@
 #include "engine/cache_size.h"
 #include "engine/check_request.h"
 #include "engine/model_runner.h"
+#include "tensor/device.h"
 
 namespace gov {
 namespace {
@@ -51,9 +52,14 @@ struct Engine::Impl {
   }
 
   RequestState& find(RequestId id) const;
+  void use_device() const;
   void cancel_where_asked();
   void encode_images(Step& step);
   std::vector<Drawn> run(const Step& step);
+  void read_prompts(const Step& step);
+  template <class Work>
+  void attempt(const Step& step, Work&& work);
+  void note_error();
   void fail_all(std::span<Sequence* const> sequences);
   void start(const Step& step, bool ahead);
   void finish_started();
@@ -76,6 +82,7 @@ struct Engine::Impl {
   std::vector<RequestState*> active;                            // not finished yet
   RequestId next_id = 1;
   bool stepping = false;
+  Timer since_expert_load;
   // Sequences of the decode step that is under way on a GPU, those that have ended since as null; empty: none is.
   std::vector<Sequence*> started;
 };
@@ -85,7 +92,7 @@ Engine::Engine(const Model& model, const Tokenizer* tokenizer, std::vector<std::
   CacheSize size = choose_cache_size(model, options);
   note_cache_size(model, size, options, log);
   impl_ = std::make_unique<Impl>(model, tokenizer, std::move(stop_ids), size, pool);
-  impl_->runner.count_experts(impl_->stats.experts);
+  impl_->runner.read_expert_load(impl_->stats.experts);
   impl_->update_block_counts();
   if (const DecodeRunner* decode = impl_->runner.decode(); decode != nullptr)
     log.info("decode path: {}", decode->path());
@@ -95,6 +102,8 @@ Engine::~Engine() = default;
 
 RequestId Engine::submit(Request request, Timer since) {
   Impl& e = *impl_;
+  e.use_device();
+  if (e.size.options.prefix_cache) digest_images(request);
   try {
     check_request(e.model.config, e.rules, request, e.size.options.context);
   } catch (...) {
@@ -109,9 +118,6 @@ RequestId Engine::submit(Request request, Timer since) {
   state->prompt = expand_prompt(e.model.config, r.prompt, static_cast<std::int64_t>(r.images.size()));
   state->image_embeds.resize(r.images.size());
   if (!r.images.empty()) state->rows_per_image = e.model.config.vision.tokens();
-  for (const std::vector<float>& pixels : r.images) {
-    if (e.size.options.prefix_cache) state->image_digests.push_back(sha256(std::as_bytes(std::span(pixels))));
-  }
   state->max_new_tokens =
       r.embed ? 0 : std::min(r.options.max_new_tokens, e.size.options.context - state->prompt.rows());
   if (r.options.prompt_logprobs >= 0) {
@@ -137,11 +143,12 @@ RequestId Engine::submit(Request request, Timer since) {
 bool Engine::step() {
   Impl& e = *impl_;
   if (e.stepping) fail(ErrorCode::kInvalidArgument, "step() called from a callback");
-  e.cancel_where_asked();
-  e.settle();
-  if (e.started.empty() && e.scheduler.idle()) return false;
-  e.stepping = true;
+  e.use_device();
   try {
+    e.cancel_where_asked();
+    e.settle();
+    if (e.started.empty() && e.scheduler.idle()) return false;
+    e.stepping = true;
     if (e.started.empty()) {
       Step step = e.scheduler.schedule();
       for (const ScheduledRows& rows : step.rows) rows.sequence->request->started = true;
@@ -155,14 +162,20 @@ bool Engine::step() {
       }
     }
     if (!e.started.empty()) e.finish_started();
+    e.stepping = false;
+    e.cancel_where_asked();
+    e.settle();
   } catch (...) {
+    e.note_error();
     e.stepping = false;
     throw;
   }
-  e.stepping = false;
-  e.cancel_where_asked();
-  e.settle();
   return true;
+}
+
+// The thread that calls may not be the one that made the engine.
+void Engine::Impl::use_device() const {
+  if (model.device == DeviceKind::kCuda) use_cuda_device(model.ordinal);
 }
 
 // Images whose rows this step needs. A request whose image fails drops out of the step.
@@ -174,6 +187,7 @@ void Engine::Impl::encode_images(Step& step) {
     try {
       if (!state.ended()) encoded += runner.encode_images(rows);
     } catch (...) {
+      note_error();
       state.error = std::current_exception();
     }
   }
@@ -191,15 +205,20 @@ void Engine::Impl::check_blocks(Step& step) {
   runner.poison_free_blocks(scheduler.blocks());
 }
 
-// Called where the error is being handled.
-void Engine::Impl::fail_all(std::span<Sequence* const> sequences) {
-  const std::exception_ptr error = std::current_exception();
+// Called where an error of the model's work is being handled. (Numbers that are not finite are no such error.)
+void Engine::Impl::note_error() {
   try {
-    std::rethrow_exception(error);
+    throw;
   } catch (const Error& e) {
     stats.device_lost = stats.device_lost || e.code() == ErrorCode::kDevice;
   } catch (...) {
   }
+}
+
+// Called where the error is being handled.
+void Engine::Impl::fail_all(std::span<Sequence* const> sequences) {
+  note_error();
+  const std::exception_ptr error = std::current_exception();
   for (Sequence* s : sequences) {
     if (s) s->request->error = error;
   }
@@ -257,23 +276,21 @@ void Engine::Impl::finish_started() {
   stats.decode_seconds += timer.seconds();
 }
 
-// The model's part of a step. What fails here fails every request of the step.
-std::vector<Drawn> Engine::Impl::run(const Step& step) {
-  if (step.rows.empty()) return {};
+// A part of a step that is the model's work. What fails there fails every request of the step.
+template <class Work>
+void Engine::Impl::attempt(const Step& step, Work&& work) {
   Context& ctx = runner.context();
   const std::atomic<bool>* const outer_cancel = ctx.cancel;
   // A request that runs alone can be cancelled within the step: nobody else waits for its rows.
   RequestState* const alone = step.rows.size() == 1 ? step.rows.front().sequence->request : nullptr;
   if (alone && alone->request.cancel && !outer_cancel) ctx.cancel = alone->request.cancel;
-  const Timer timer;
   std::vector<Sequence*> sequences;
   for (const ScheduledRows& rows : step.rows) sequences.push_back(rows.sequence);
-  std::vector<Drawn> drawn;
   try {
-    drawn = runner.run(step, scheduler.blocks());
+    work();
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kCancelled) {
-      for (const ScheduledRows& rows : step.rows) rows.sequence->request->cancelled = true;
+      for (Sequence* s : sequences) s->request->cancelled = true;
     } else {
       fail_all(sequences);
     }
@@ -281,27 +298,40 @@ std::vector<Drawn> Engine::Impl::run(const Step& step) {
     fail_all(sequences);
   }
   ctx.cancel = outer_cancel;
+}
+
+std::vector<Drawn> Engine::Impl::run(const Step& step) {
+  if (step.rows.empty()) {
+    runner.copy_blocks(step.copies);  // the tables name the copies already, and the prefix cache may have them
+    return {};
+  }
+  const Timer timer;
+  std::vector<Drawn> drawn;
+  attempt(step, [&] { drawn = runner.run(step, scheduler.blocks()); });
   bool decoding = true;
   for (const ScheduledRows& rows : step.rows) {
-    const std::int64_t count = rows.end - rows.begin;
-    const bool decode = rows.sample && count == 1 + rows.guessed && rows.begin >= rows.sequence->request->prompt.rows();
-    (decode ? stats.decode_rows : stats.prompt_rows) += count;
-    decoding = decoding && decode;
+    const std::int64_t prompt = rows.sequence->request->prompt.rows();
+    const std::int64_t of_prompt = std::max<std::int64_t>(0, std::min(rows.end, prompt) - rows.begin);
+    stats.prompt_rows += of_prompt;
+    stats.decode_rows += rows.end - rows.begin - of_prompt;
+    decoding = decoding && of_prompt == 0;
   }
   ++stats.steps;
   (decoding ? stats.decode_seconds : stats.prefill_seconds) += timer.seconds();
   return drawn;
 }
 
+void Engine::Impl::read_prompts(const Step& step) {
+  const auto reads = [](const ScheduledRows& rows) { return rows.sequence->request->reads_prompt(); };
+  if (std::none_of(step.rows.begin(), step.rows.end(), reads)) return;
+  const Timer timer;
+  attempt(step, [&] { runner.read_prompts(step); });
+  stats.prefill_seconds += timer.seconds();
+}
+
 void Engine::Impl::advance(const Step& step, std::vector<Drawn> drawn) {
   for (const ScheduledRows& rows : step.rows) {
     if (!rows.sequence->request->ended()) scheduler.set_computed(*rows.sequence, rows.end - rows.guessed);
-  }
-  for (const ScheduledRows& rows : step.rows) {  // whose prompt was all that was asked for
-    Sequence& s = *rows.sequence;
-    if (s.draws() || s.done || s.request->ended() || s.computed < s.rows()) continue;
-    s.finish(FinishReason::kLength);
-    scheduler.remove(s);
   }
   while (!drawn.empty()) {
     std::vector<DrawFrom> more;
@@ -319,6 +349,13 @@ void Engine::Impl::advance(const Step& step, std::vector<Drawn> drawn) {
       fail_all(sequences);
     }
   }
+  read_prompts(step);                            // overwrites the logits
+  for (const ScheduledRows& rows : step.rows) {  // whose prompt was all that was asked for
+    Sequence& s = *rows.sequence;
+    if (s.draws() || s.done || s.request->ended() || s.computed < s.rows()) continue;
+    s.finish(FinishReason::kLength);
+    scheduler.remove(s);
+  }
 }
 
 // Accepts a token. Where it is the one that was guessed, the next one's logits are there.
@@ -326,11 +363,11 @@ std::optional<DrawFrom> Engine::Impl::go_on(const Drawn& drawn) {
   Sequence& s = *drawn.sequence;
   const std::int64_t known = s.computed;
   accept(drawn);
-  if (!s.draft.empty() && !s.request->ended()) {
+  if (drawn.guessed > 0 && !s.request->ended()) {
     const std::int64_t right = s.right_guesses();
     scheduler.set_computed(s, s.draft_begin + right);
-    if (!s.done && s.computed == s.rows()) return DrawFrom{&s, drawn.logits_row + s.computed - known};
-    stats.draft.drafted += static_cast<std::int64_t>(s.draft.size());
+    if (!s.done && s.computed == s.rows()) return DrawFrom{&s, drawn.logits_row + s.computed - known, drawn.guessed};
+    stats.draft.drafted += drawn.guessed;
     stats.draft.accepted += right;
     s.end_guess();
   }
@@ -398,6 +435,11 @@ void Engine::Impl::settle() {
   stats.running = std::count_if(active.begin(), active.end(), has_started);
   stats.waiting = static_cast<std::int64_t>(active.size()) - stats.running;
   update_block_counts();
+  constexpr double kExpertLoadSeconds = 0.25;
+  if (!stats.device_lost && (active.empty() || since_expert_load.seconds() >= kExpertLoadSeconds)) {
+    runner.read_expert_load(stats.experts);
+    since_expert_load = {};
+  }
 }
 
 void Engine::Impl::update_block_counts() {
@@ -445,6 +487,7 @@ RequestResult Engine::take(RequestId id) {
 void Engine::cancel(RequestId id) {
   RequestState& state = impl_->find(id);
   if (state.finished) return;
+  impl_->use_device();
   state.cancelled = true;
   if (!impl_->stepping) impl_->settle();
 }

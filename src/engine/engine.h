@@ -1,7 +1,7 @@
 #pragma once
 // Engine: requests in, tokens out. Each step schedules rows of many sequences (chunks of prompts and single decode
-// rows) under a token budget, runs the model once, and draws the next tokens. The text of a request does not depend on
-// what else is in the batch.
+// rows) under a token budget, runs the model once, and draws the next tokens. On the CPU the text of a request does not
+// depend on what else is in the batch; on a GPU only rounding does (ARCHITECTURE.md, Determinism).
 
 #include <memory>
 

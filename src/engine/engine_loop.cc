@@ -68,6 +68,7 @@ EngineLoop::~EngineLoop() {
 
 std::shared_ptr<EngineLoop::Ticket> EngineLoop::submit(Request request, Done done) {
   Impl& l = *impl_;
+  if (l.engine.options().prefix_cache) digest_images(request);  // here rather than while others wait for a step
   auto ticket = std::make_shared<Ticket>(std::move(request), std::move(done));
   {
     const std::lock_guard lock(l.mutex);
@@ -143,6 +144,7 @@ void EngineLoop::Impl::loop() {
     for (const TicketPtr& ticket : arrived) hand_over(ticket);
     if (!arrived.empty()) publish();
     arrived.clear();
+    if (broken) continue;  // what an engine that failed holds is of no use
     try {
       // A request's own cancel word may be someone else's: a ticket's is looked at here.
       for (const TicketPtr& ticket : active) {
@@ -157,8 +159,12 @@ void EngineLoop::Impl::loop() {
       fail_everything(std::make_exception_ptr(Error(ErrorCode::kDevice, "the device is lost")));
     }
   }
-  for (const TicketPtr& ticket : active) engine.cancel(ticket->id);
-  collect();
+  try {
+    for (const TicketPtr& ticket : active) engine.cancel(ticket->id);
+    collect();
+  } catch (...) {
+    fail_everything(std::current_exception());
+  }
 }
 
 // False when the loop is to end. Otherwise there is a request somewhere, or the cache was emptied.
@@ -170,11 +176,12 @@ bool EngineLoop::Impl::wait_for_work(std::vector<TicketPtr>& arrived) {
     lock.lock();
     work.wait(lock, [&] { return stopping || reset_cache || !inbox.empty(); });
   }
-  if (std::exchange(reset_cache, false)) engine.reset_prefix_cache();
+  const bool reset = std::exchange(reset_cache, false) && !broken, ends = stopping;
   arrived.assign(std::make_move_iterator(inbox.begin()), std::make_move_iterator(inbox.end()));
   inbox.clear();
-  if (!stopping) return true;
   lock.unlock();
+  if (reset) engine.reset_prefix_cache();  // takes a while; submit() must not wait for it
+  if (!ends) return true;
   for (const TicketPtr& ticket : arrived) hand_over(ticket);
   return false;
 }

@@ -29,6 +29,11 @@ ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
             {model.device, plan.dtype}) {
   ctx_.pool = &pool;
   const Config& c = model.config;
+  Tensor& load = acts_.expert_load;
+  load = Tensor(nullptr, DType::kI64, {2, c.num_hidden_layers, c.num_local_experts}, "expert load", model.device);
+  expert_load_ = Buffer(load.bytes(), model.device, "expert load");
+  load.data = expert_load_.data();
+  fill_bytes(load.data, model.device, 0, load.bytes(), ctx_.stream);
   if (c.use_vision) {
     const std::int64_t images = most_images(model.device);
     vision_acts_.emplace(c, images, Place{model.device, plan.dtype});
@@ -43,10 +48,14 @@ ModelRunner::ModelRunner(const Model& model, const Plan& plan, ThreadPool& pool)
   decode_.emplace(model, cache_, acts_, plan.limits.max_sequences, max_blocks, plan.decode_path);
 }
 
-void ModelRunner::count_experts(ExpertLoad& load) {
-  if (model_.device != DeviceKind::kCpu) return;
-  load.begin(model_.config);
-  acts_.load = &load;
+void ModelRunner::read_expert_load(ExpertLoad& load) {
+  const Tensor& counts = acts_.expert_load;
+  for (std::vector<std::int64_t>* part : {&load.text, &load.image}) {
+    const Tensor from = counts.slice(part == &load.text ? 0 : 1, 1);
+    part->resize(static_cast<std::size_t>(from.elements()));
+    copy_bytes(part->data(), DeviceKind::kCpu, from.data, from.device, from.bytes(), ctx_.stream);
+  }
+  if (ctx_.on_cuda()) synchronize(ctx_.stream);
 }
 
 std::int64_t ModelRunner::encode_images(const ScheduledRows& rows) {
@@ -97,13 +106,15 @@ std::vector<Drawn> ModelRunner::run(const Step& step, const BlockManager& blocks
   for (const ScheduledRows& rows : step.rows) add_rows(rows, blocks);
   const Batch batch = uploader_ ? uploader_->upload(batch_, ctx_.stream) : batch_.view(model_.config.hidden_size);
   forward(ctx_, model_, batch, cache_, acts_);
-  std::vector<Drawn> drawn = sample(step);
+  return sample(step);
+}
+
+void ModelRunner::read_prompts(const Step& step) {
   std::int64_t first = 0;
   for (const ScheduledRows& rows : step.rows) {
     if (rows.sequence->request->reads_prompt()) read_prompt_rows(ctx_, model_, acts_, rows, first);
     first += rows.end - rows.begin;
   }
-  return drawn;
 }
 
 bool ModelRunner::can_start(const Step& step) const {
@@ -116,7 +127,6 @@ bool ModelRunner::can_start(const Step& step) const {
 void ModelRunner::start(const Step& step, const BlockManager& blocks, bool ahead) {
   copy_blocks(step.copies);
   std::vector<DecodeRow> rows;
-  std::vector<ops::SampleRow> sample_rows;
   Started started{{}, turn_ ^= 1};
   for (const ScheduledRows& scheduled : step.rows) {
     Sequence& s = *scheduled.sequence;
@@ -125,13 +135,14 @@ void ModelRunner::start(const Step& step, const BlockManager& blocks, bool ahead
     rows.push_back({ahead ? 0 : s.token(position), static_cast<std::int32_t>(position),
                     blocks.full_slot(s.blocks, position), blocks.sliding_slot(s.blocks, position),
                     std::span(s.blocks.full).first(used), std::span(s.blocks.sliding).first(used)});
-    sample_rows.push_back(sample_row(s, ahead ? 1 : 0));
     started.sequences.push_back(scheduled.sequence);
   }
   ops::DeviceSampler& sampler = samplers_[started.sampler];
   decode_->set(ctx_, rows, ahead);
-  sampler.upload(ctx_, sample_rows);
   decode_->run(ctx_);
+  std::vector<ops::SampleRow> sample_rows;  // now: masks are made while the device works
+  for (Sequence* const s : started.sequences) sample_rows.push_back(sample_row(*s, ahead ? 1 : 0));
+  sampler.upload(ctx_, sample_rows);
   sampler.launch(ctx_, acts_.logits.slice(0, static_cast<std::int64_t>(rows.size())), decode_->tokens());
   sampler.send(ctx_);
   started_.push_back(std::move(started));
@@ -180,7 +191,7 @@ std::vector<Drawn> ModelRunner::sample(const Step& step) {
   std::int64_t next = 0;
   for (const ScheduledRows& rows : step.rows) {
     if (!rows.sample) continue;
-    from.push_back({rows.sequence, next});
+    from.push_back({rows.sequence, next, rows.guessed});
     next += 1 + rows.guessed;
   }
   return draw(from);
@@ -189,23 +200,17 @@ std::vector<Drawn> ModelRunner::sample(const Step& step) {
 std::vector<Drawn> ModelRunner::draw(std::span<const DrawFrom> from) {
   std::vector<Drawn> drawn;
   std::vector<ops::SampleRow> rows;
-  ops::SampleResult none;
-  none.token = -1;
-  std::vector<ops::SampleResult> results(from.size(), none);
+  std::vector<ops::SampleResult> results(from.size());
   for (const DrawFrom& f : from) rows.push_back(sample_row(*f.sequence, 0));
   for (std::size_t begin = 0; begin < from.size();) {  // rows that stand beside each other at once
     std::size_t end = begin + 1;
     while (end < from.size() && from[end].logits_row == from[end - 1].logits_row + 1) ++end;
-    try {
-      ops::sample(ctx_, acts_.logits.slice(from[begin].logits_row, static_cast<std::int64_t>(end - begin)),
-                  std::span(rows).subspan(begin, end - begin), std::span(results).subspan(begin, end - begin));
-    } catch (const Error& error) {
-      // Rows without a finite logit have token -1; the others are drawn.
-      if (error.code() != ErrorCode::kDevice) throw;
-    }
+    ops::sample(ctx_, acts_.logits.slice(from[begin].logits_row, static_cast<std::int64_t>(end - begin)),
+                std::span(rows).subspan(begin, end - begin), std::span(results).subspan(begin, end - begin));
     begin = end;
   }
-  for (std::size_t i = 0; i < from.size(); ++i) drawn.push_back({from[i].sequence, results[i], from[i].logits_row});
+  for (std::size_t i = 0; i < from.size(); ++i)
+    drawn.push_back({from[i].sequence, results[i], from[i].logits_row, from[i].guessed});
   return drawn;
 }
 

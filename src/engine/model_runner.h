@@ -9,6 +9,7 @@
 #include "model/activations.h"
 #include "model/batch.h"
 #include "model/decode.h"
+#include "model/expert_load.h"
 #include "model/transformer.h"
 #include "ops/sample_device.h"
 #include "tensor/device.h"
@@ -19,12 +20,14 @@ struct Drawn {
   Sequence* sequence;
   ops::SampleResult result;     // token -1: the row had no finite logit
   std::int64_t logits_row = 0;  // that it was drawn from
+  std::int64_t guessed = 0;     // rows of the sequence's step that are guesses
 };
 
 // A row of the last run's logits for the next token of a sequence.
 struct DrawFrom {
   Sequence* sequence;
   std::int64_t logits_row;
+  std::int64_t guessed;
 };
 
 class ModelRunner {
@@ -45,8 +48,8 @@ class ModelRunner {
   static std::int64_t most_images(DeviceKind device) { return device == DeviceKind::kCpu ? 1 : 4; }
 
   Context& context() { return ctx_; }
-  // From now on the rows of each expert are added to `load`; on a GPU nothing is counted.
-  void count_experts(ExpertLoad& load);
+  // The rows that each expert has had so far, once everything started has run.
+  void read_expert_load(ExpertLoad& load);
   // Spent on what constraints allow.
   double mask_seconds() const { return mask_seconds_; }
   // Null on the CPU.
@@ -60,6 +63,8 @@ class ModelRunner {
   std::vector<Drawn> run(const Step& step, const BlockManager& blocks);
   // Draws further tokens from the logits of that run.
   std::vector<Drawn> draw(std::span<const DrawFrom> rows);
+  // What requests want of their prompts' rows in that run (prompt_rows.h). Nothing can be drawn from it afterwards.
+  void read_prompts(const Step& step);
   // Whether the step can be started without waiting for it: one row of each sequence, on a GPU.
   bool can_start(const Step& step) const;
   // Starts such a step; finish() has its results later, in order. One step may be started ahead: before finish() of the
@@ -83,6 +88,7 @@ class ModelRunner {
   Context ctx_;
   KvCache cache_;
   Activations acts_;
+  Buffer expert_load_;  // acts_.expert_load
   std::optional<VisionActivations> vision_acts_;
   Buffer pixels_, embeds_;  // of the images encoded at once
   BatchBuilder batch_;

@@ -19,6 +19,7 @@ struct PrefixNode {
   std::uint64_t used = 0;  // distinct for every node
   std::int64_t users = 0;  // sequences that will put their next rows below it
   std::list<PrefixNode>::iterator place;
+  std::map<std::string, PrefixNode*>::iterator root_place;  // of a root
 
   std::int64_t count() const { return rows ? static_cast<std::int64_t>(rows->values.size()) : 0; }
   bool is_root() const { return depth == 0; }
@@ -201,7 +202,7 @@ void PrefixCache::make_room(const BlockManager::Shortage& shortage) {
   }
 }
 
-void PrefixCache::unshare(const Sequence& s, std::int64_t row) {
+void PrefixCache::unshare(const Sequence& s, std::int64_t row, const BlockManager::Shortage& shortage) {
   const auto index = static_cast<std::size_t>(row / size_);
   const auto node_of = [&](const BlockPool& pool, const std::vector<std::int32_t>& table,
                            const std::vector<PrefixNode*>& nodes) -> PrefixNode* {
@@ -209,8 +210,10 @@ void PrefixCache::unshare(const Sequence& s, std::int64_t row) {
       return nullptr;
     return nodes[static_cast<std::size_t>(table[index])];
   };
-  if (PrefixNode* node = node_of(blocks_.sliding(), s.blocks.sliding, of_sliding_)) drop_window(*node);
-  if (PrefixNode* node = node_of(blocks_.full(), s.blocks.full, of_full_)) drop_all(node);
+  PrefixNode* const window = shortage.sliding > 0 ? node_of(blocks_.sliding(), s.blocks.sliding, of_sliding_) : nullptr;
+  if (window) drop_window(*window);
+  PrefixNode* const node = shortage.full > 0 ? node_of(blocks_.full(), s.blocks.full, of_full_) : nullptr;
+  if (node) drop_all(node);
 }
 
 void PrefixCache::reset() {
@@ -226,12 +229,13 @@ void PrefixCache::count_query(std::int64_t rows, std::int64_t hit_rows) {
 }
 
 PrefixNode* PrefixCache::root(const std::string& salt) {
-  PrefixNode*& root = roots_[salt];
-  if (!root) {
-    root = &nodes_.emplace_front();
+  const auto [at, added] = roots_.try_emplace(salt, nullptr);
+  if (added) {
+    PrefixNode* const root = at->second = &nodes_.emplace_front();
     root->place = nodes_.begin();
+    root->root_place = at;
   }
-  return root;
+  return at->second;
 }
 
 // The child of `parent` for `count` rows of the sequence's block `index`, made if it is not there yet.
@@ -364,7 +368,7 @@ void PrefixCache::drop_all(PrefixNode* node) {
 // Nodes that are out of the tree, and roots without children.
 void PrefixCache::erase_if_unused(PrefixNode* node) {
   if (node->users > 0 || node->parent || !node->children.empty()) return;
-  if (node->is_root()) std::erase_if(roots_, [&](const auto& entry) { return entry.second == node; });
+  if (node->is_root()) roots_.erase(node->root_place);
   nodes_.erase(node->place);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Keeps the keys and values of finished and running sequences, so that a sequence which begins with the same rows need
-// not compute them again. What it then draws is what it would have drawn.
+// not compute them again. What it then draws is what it would have drawn: bit for bit on the CPU; on a GPU rows that
+// were computed in other company differ by rounding, which may decide between tokens that are almost equally likely.
 //
 // The rows of all sequences form a tree for each salt: a node is one cache block's rows (token ids, or an image's
 // digest and the row within it), compared as they are, not by a hash. A node keeps the block of the full layers. A row
@@ -57,9 +58,9 @@ class PrefixCache {
 
   // Gives up blocks that no sequence owns until this many more are free, or none is left.
   void make_room(const BlockManager::Shortage& shortage);
-  // Gives up what it keeps of the blocks of the sequence's row `row`, so that the sequence may write it if nobody else
-  // owns them.
-  void unshare(const Sequence& sequence, std::int64_t row);
+  // Gives up what it keeps of the blocks of the sequence's row `row`, in the pools that are short, so that the sequence
+  // may write it if nobody else owns them.
+  void unshare(const Sequence& sequence, std::int64_t row, const BlockManager::Shortage& shortage);
   // Forgets everything.
   void reset();
 
@@ -73,6 +74,7 @@ class PrefixCache {
 
  private:
   using Nodes = std::list<PrefixNode>;
+  using Roots = std::map<std::string, PrefixNode*>;
   PrefixNode* root(const std::string& salt);
   PrefixNode* add(PrefixNode* parent, const Sequence& sequence, std::int64_t index, std::int64_t count);
   void set_full(PrefixNode& node, std::int32_t block, std::int64_t rows);
@@ -91,7 +93,7 @@ class PrefixCache {
   bool on_;
   std::int64_t size_;  // of a block
   Nodes nodes_;        // all, also detached ones that a sequence still points to
-  std::map<std::string, PrefixNode*> roots_;
+  Roots roots_;        // by salt
   struct Older {
     bool operator()(const PrefixNode* a, const PrefixNode* b) const;
   };

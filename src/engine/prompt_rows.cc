@@ -34,14 +34,8 @@ void score(Context& ctx, const Model& model, Activations& acts, const Piece& pie
     if (next < r.prompt.rows() && r.prompt.image_row(next) < 0)
       rows[static_cast<std::size_t>(i)].given = r.prompt.tokens[static_cast<std::size_t>(next)];
   }
-  ops::SampleResult none;
-  none.token = -1;
-  std::vector<ops::SampleResult> results(rows.size(), none);
-  try {
-    ops::sample(ctx, logits, rows, results);
-  } catch (const Error& error) {  // rows without a finite logit have token -1
-    if (error.code() != ErrorCode::kDevice) throw;
-  }
+  std::vector<ops::SampleResult> results(rows.size());
+  ops::sample(ctx, logits, rows, results);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto position = piece.begin + static_cast<std::int64_t>(i);
     if (results[i].token < 0) return piece.fail_at(position, "logits");

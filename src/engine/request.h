@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/sha256.h"
 #include "ops/ops.h"
 #include "text/token_constraint.h"
 
@@ -47,6 +48,8 @@ struct TokenEvent {
 struct Request {
   std::vector<std::int32_t> prompt;        // may hold config.image_token_id, one for each image, or none
   std::vector<std::vector<float>> images;  // pixel_values [3, image_size, image_size] each, in order
+  // Of each image's values, all of which are finite then (digest_images); empty: the engine looks for itself.
+  std::vector<Sha256Digest> image_digests;
   GenerationOptions options;
   int n = 1;                                        // independent choices; choice i uses stream i of the seed
   std::function<void(const TokenEvent&)> on_token;  // optional; called between steps, in order per choice
@@ -58,6 +61,10 @@ struct Request {
   int priority = 0;    // the larger goes first
   bool embed = false;  // no tokens: the mean of the final hidden states over the prompt
 };
+
+// What takes long about a request's pictures, so that it can be done on another thread than the engine's: their
+// digests. None if a value is not finite, which submit() refuses.
+void digest_images(Request& request);
 
 enum class FinishReason { kStop, kLength, kCancelled };
 const char* finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled"

@@ -14,6 +14,8 @@ void insert_in_order(List& list, Sequence* sequence) {
 std::int64_t goal(const Sequence& sequence) { return sequence.forks.empty() ? sequence.rows() : sequence.rows() - 1; }
 std::int64_t remaining(const Sequence& sequence) { return goal(sequence) - sequence.computed; }
 
+std::int64_t available(const BlockPool& pool) { return pool.free_count() + pool.idle_count(); }
+
 std::int64_t rows_of(const Step& step) {
   std::int64_t rows = 0;
   for (const ScheduledRows& r : step.rows) rows += r.end - r.begin;
@@ -57,6 +59,7 @@ void Scheduler::add(Sequence& sequence) {
   RequestState& request = *sequence.request;
   if (!request.tenant) request.tenant = turns_.enter(request.request.tenant);
   insert_in_order(waiting_, &sequence);
+  refused_ = {};
 }
 
 void Scheduler::forget(RequestState& request) {
@@ -69,6 +72,8 @@ void Scheduler::remove(Sequence& sequence) {
   prefixes_.leave(sequence, faulty(sequence));
   blocks_.release(sequence.blocks);
   sequence.computed = 0;
+  sequence.draft.clear();  // its rows are not computed
+  refused_ = {};
 }
 
 Step Scheduler::schedule() {
@@ -97,13 +102,14 @@ void Scheduler::add_guesses(Step& step) {
     s.guess(room);
     const auto guessed = static_cast<std::int64_t>(s.draft.size());
     if (guessed == 0) continue;
-    if (!prepare(s, r.begin, r.end + guessed, step.copies)) {
+    if (!prepare_spare(s, r.begin, r.end + guessed, step.copies)) {
       s.draft.clear();
       continue;
     }
     r.guessed = guessed;
     r.end += guessed;
     room -= guessed;
+    s.request->tenant->rows += guessed;
   }
 }
 
@@ -120,6 +126,7 @@ void Scheduler::schedule_prompts(Step& step, bool admitting) {
     Sequence* const fresh = admitting && room > 0 ? next_waiting() : nullptr;
     if (fresh && (next == prompts.end() || has_turn_before(*fresh, **next))) {
       admitting = admit(*fresh, room, step);
+      if (!admitting) refused_ = {fresh, available(blocks_.full()), available(blocks_.sliding())};
       continue;
     }
     // Decoding rows may fill the chunk; one prompt still advances, or it would wait until they end.
@@ -149,15 +156,23 @@ void Scheduler::set_computed(Sequence& sequence, std::int64_t rows) {
 
 bool Scheduler::schedule_ahead(std::span<Sequence* const> sequences, Step& step) {
   if (!std::equal(running_.begin(), running_.end(), sequences.begin(), sequences.end())) return false;
-  if (!waiting_.empty() && (static_cast<std::int64_t>(running_.size()) < limits_.max_sequences ||
-                            waiting_.front()->priority() > running_.back()->priority()))
+  if (!waiting_.empty() &&
+      ((static_cast<std::int64_t>(running_.size()) < limits_.max_sequences && !is_refused(*next_waiting())) ||
+       waiting_.front()->priority() > running_.back()->priority()))
     return false;
   for (Sequence* s : sequences) {
     const std::int64_t row = s->rows();  // of the token that is being drawn
     if (!s->forks.empty() || !prepare(*s, row, row + 1, step.copies)) return false;
     step.rows.push_back({s, row, row + 1, true});
   }
+  for (Sequence* s : sequences) ++s->request->tenant->rows;
   return true;
+}
+
+// Whether it did not fit, and nothing has been freed since.
+bool Scheduler::is_refused(const Sequence& sequence) const {
+  return refused_.sequence == &sequence && available(blocks_.full()) <= refused_.full &&
+         available(blocks_.sliding()) <= refused_.sliding;
 }
 
 // Starts the other choices of a prompt that is computed up to its last row. Those that may not run now will compute the
@@ -190,10 +205,17 @@ void Scheduler::schedule_rows(Sequence& sequence, std::int64_t most, Step& step)
 
 // BlockManager::prepare, with what the prefix cache can give up.
 bool Scheduler::prepare(Sequence& sequence, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies) {
+  if (prepare_spare(sequence, begin, end, copies)) return true;
+  // Rather than a copy.
+  prefixes_.unshare(sequence, begin, blocks_.shortage(sequence.blocks, begin, end));
+  return blocks_.prepare(sequence.blocks, begin, end, copies);
+}
+
+// The same, with what no sequence owns.
+bool Scheduler::prepare_spare(Sequence& sequence, std::int64_t begin, std::int64_t end,
+                              std::vector<BlockCopy>& copies) {
   if (blocks_.prepare(sequence.blocks, begin, end, copies)) return true;
   prefixes_.make_room(blocks_.shortage(sequence.blocks, begin, end));
-  if (blocks_.prepare(sequence.blocks, begin, end, copies)) return true;
-  prefixes_.unshare(sequence, begin);  // rather than a copy
   return blocks_.prepare(sequence.blocks, begin, end, copies);
 }
 
@@ -231,14 +253,14 @@ void Scheduler::begin_with(Sequence& sequence, const PrefixCache::Hit& hit) {
   const std::int64_t more =
       full_blocks_needed(spec_, sequence.rows()) - static_cast<std::int64_t>(sequence.blocks.full.size());
   prefixes_.make_room({more - blocks_.full().free_count(), 0});
-  blocks_.reserve_full(sequence.blocks, sequence.rows());
+  [[maybe_unused]] const bool reserved = blocks_.reserve_full(sequence.blocks, sequence.rows());
+  GOV_DCHECK(reserved);  // fits() saw to it
 }
 
 // Whether a new sequence can compute all its rows now, and each running one a further block. What the prefix cache
 // alone keeps is there to be taken. One block of each kind may be copied before it is written.
 bool Scheduler::fits(const Sequence& sequence, const PrefixCache::Hit& hit) const {
   if (running_.empty()) return true;
-  const auto available = [](const BlockPool& pool) { return pool.free_count() + pool.idle_count(); };
   const std::int64_t others = static_cast<std::int64_t>(running_.size()), copied = hit.rows % spec_.block_size > 0;
   const std::int64_t sliding = sliding_blocks_needed(spec_, config_, sequence.rows(), most_rows(limits_));
   return available(blocks_.full()) >= full_blocks_needed(spec_, sequence.rows()) - hit.owned_blocks + others + copied &&

@@ -2,8 +2,9 @@
 // Which rows run next. Sequences that need one row (decoding) go first; then chunks of prompts, of running sequences
 // and of new ones while blocks are free: the larger priority first, then the tenant with the fewest rows so far, then
 // in the order of submission. When blocks run out, the youngest sequence of the least priority gives its blocks back
-// and is computed again later; its text does not change by that. It also makes room for one of larger priority. A
-// sequence begins after the rows that the prefix cache knows.
+// and is computed again later; on the CPU its text does not change by that (on a GPU rounding may decide between tokens
+// that are almost equally likely). It also makes room for one of larger priority. A sequence begins after the rows that
+// the prefix cache knows.
 
 #include <algorithm>
 #include <deque>
@@ -40,8 +41,12 @@ class Scheduler {
   // Most rows that one step can have.
   static std::int64_t most_rows(const SchedulerLimits& limits) { return std::max(limits.chunk, limits.max_sequences); }
 
-  // Most rows of a step whose logits are wanted.
-  static std::int64_t most_logits(const SchedulerLimits& limits) { return limits.max_sequences + limits.draft_rows; }
+  // Most rows of a step whose logits are wanted, or of a piece of a prompt that is scored: small ones would read the
+  // head's matrix for hardly anything.
+  static std::int64_t most_logits(const SchedulerLimits& limits) {
+    constexpr std::int64_t kPiece = 32;
+    return std::max(limits.max_sequences + limits.draft_rows, std::min(kPiece, limits.chunk));
+  }
 
   // A request's sequences are added one by one; once all have ended, forget() it.
   void add(Sequence& sequence);
@@ -74,7 +79,9 @@ class Scheduler {
   bool fits(const Sequence& sequence, const PrefixCache::Hit& hit) const;
   void begin_with(Sequence& sequence, const PrefixCache::Hit& hit);
   bool prepare(Sequence& sequence, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies);
+  bool prepare_spare(Sequence& sequence, std::int64_t begin, std::int64_t end, std::vector<BlockCopy>& copies);
   void preempt(Sequence& sequence, Step& step);
+  bool is_refused(const Sequence& sequence) const;
   bool is_running(const Sequence* sequence) const;
 
   const Config& config_;
@@ -86,6 +93,12 @@ class Scheduler {
   std::deque<Sequence*> waiting_;   // likewise
   TenantTurns turns_;
   std::int64_t preemptions_ = 0;
+  // The sequence that did not fit when it was its turn, and the blocks there were then. Arrivals and ends clear it.
+  struct Refused {
+    const Sequence* sequence = nullptr;
+    std::int64_t full = 0, sliding = 0;
+  };
+  Refused refused_;
 };
 
 }  // namespace gov

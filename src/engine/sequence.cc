@@ -79,7 +79,7 @@ PrefixRows Sequence::prefix_rows(std::int64_t begin, std::int64_t end) const {
     const std::int32_t image = image_row(row);
     rows.values.push_back(image < 0 ? token(row) : -1 - image);
     if (image < 0) continue;
-    rows.images.push_back(request->image_digests[static_cast<std::size_t>(image / request->rows_per_image)]);
+    rows.images.push_back(request->request.image_digests[static_cast<std::size_t>(image / request->rows_per_image)]);
   }
   return rows;
 }

@@ -59,8 +59,7 @@ struct RequestState {
   std::vector<Buffer>
       image_embeds;  // per image, where the model is, empty until encoded; F32 [rows_per_image, hidden_size]
   std::int64_t rows_per_image = 0;
-  std::vector<Sha256Digest> image_digests;  // per image, of the pixel values; for the prefix cache
-  std::int64_t cached_rows = -1;            // of the prompt, taken from the prefix cache; -1: not looked up yet
+  std::int64_t cached_rows = -1;  // of the prompt, taken from the prefix cache; -1: not looked up yet
   std::vector<std::unique_ptr<Sequence>> sequences;  // [n]
   std::int64_t max_new_tokens = 0;                   // cut to the context
   Timer timer;

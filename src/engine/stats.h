@@ -31,9 +31,11 @@ struct Histogram {
 };
 
 struct EngineStats {
-  std::int64_t steps = 0, prompt_rows = 0, decode_rows = 0, images = 0;
+  // Rows computed, those computed again after a preemption included: of prompts, and of answers (guesses too).
+  std::int64_t prompt_rows = 0, decode_rows = 0;
+  std::int64_t steps = 0, images = 0;
   double prefill_seconds = 0, decode_seconds = 0, encode_seconds = 0;  // mixed steps count as prefill
-  std::int64_t preemptions = 0;  // sequences that had to give their blocks back and were computed again
+  std::int64_t preemptions = 0;  // sequences that gave their blocks back, for lack of blocks or to a larger priority
   std::int64_t full_blocks = 0, sliding_blocks = 0;            // of the cache
   std::int64_t free_full_blocks = 0, free_sliding_blocks = 0;  // now; what only the prefix cache keeps is free
   PrefixStats prefix;
@@ -50,7 +52,7 @@ struct EngineStats {
   // On a GPU: the path that decode steps take, and how many were run from graphs.
   std::string decode_path;
   DecodeStats decode;
-  ExpertLoad experts;        // on the CPU
+  ExpertLoad experts;        // up to date when nothing runs, else a quarter of a second old at most
   bool device_lost = false;  // the accelerator failed: nothing more will work
 };
 

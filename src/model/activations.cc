@@ -25,7 +25,7 @@ void plan(const Config& c, std::int64_t rows, std::int64_t logits_rows, const Pl
     f32(&a.nope_sin, "nope_sin", {rows, c.head_dim / 2});
   }
   f32(&a.router_logits, "router_logits", {rows, c.num_local_experts});
-  arena.plan(&a.router_indices, "router_indices", DType::kI32, {rows, c.num_experts_per_tok});
+  arena.plan(&a.router_indices, "router_indices", DType::kI32, {c.num_hidden_layers, rows, c.num_experts_per_tok});
   f32(&a.router_weights, "router_weights", {rows, c.num_experts_per_tok});
   f32(&a.last, "last", {logits_rows, c.hidden_size});
   act(&a.last_normed, "last_normed", {logits_rows, c.hidden_size});

@@ -3,7 +3,6 @@
 // marked "act" have the type of the run (Place::dtype); on a GPU that is BF16 in fast runs, F32 in exact ones.
 
 #include "model/config.h"
-#include "model/expert_load.h"
 #include "tensor/arena.h"
 
 namespace gov {
@@ -25,17 +24,21 @@ struct Activations {
   Tensor cos, sin;            // F32 [T, D/2]
   Tensor nope_cos, nope_sin;  // F32 [T, D/2], only with nope_attention_scaling
   Tensor router_logits;       // F32 [T, E]
-  Tensor router_indices;      // I32 [T, K]
+  Tensor router_indices;      // I32 [L, T, K], every layer's
   Tensor router_weights;      // F32 [T, K]
   Tensor last;                // F32 [R, H], the rows whose logits are wanted
   Tensor last_normed;         // act [R, H]
   Tensor logits;              // F32 [R, V]
   Arena arena;
   std::int64_t max_rows = 0, max_logits_rows = 0;
-  ExpertLoad* load = nullptr;  // on the CPU: where rows go is added to it
+  Tensor expert_load;  // I64 [2, L, E]: every pass adds where its rows went (ops::expert_load); empty: not counted
 
   Activations(const Config& config, std::int64_t max_rows, std::int64_t max_logits_rows, const Place& place = {});
   Activations(const Activations&) = delete;
+  // Of the first `rows` rows of a pass, [rows, K].
+  Tensor indices_of(std::int64_t layer, std::int64_t rows) const {
+    return router_indices.slice(layer, 1).view({max_rows, router_indices.shape[2]}).slice(0, rows);
+  }
   // Bytes that the constructor will allocate for these sizes.
   static std::uint64_t bytes(const Config& config, std::int64_t max_rows, std::int64_t max_logits_rows,
                              const Place& place = {});

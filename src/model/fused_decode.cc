@@ -75,6 +75,8 @@ class FusedStep : public DecodeStep {
       attention(ctx, layer, batch, x);
       experts(ctx, layer, batch, x);
     }
+    if (acts_.expert_load)
+      ops::expert_load(ctx, acts_.router_indices, batch.modality, batch.full.slots, acts_.expert_load);
     const ops::DecodeMatrix head = eight_bit_ ? ops::DecodeMatrix{eight_bit_->head.weight, eight_bit_->head.scales, {}}
                                               : ops::DecodeMatrix{m.weights.lm_head, {}, {}};
     ops::decode_head(ctx, x, m.weights.norm, m.config.rms_norm_eps, head, acts_.logits.slice(0, 1));
@@ -123,7 +125,7 @@ class FusedStep : public DecodeStep {
   void experts(Context& ctx, std::int64_t layer, const Batch& batch, const Tensor& x) {
     const Config& c = model_.config;
     const MoeWeights& w = model_.weights.layers[static_cast<std::size_t>(layer)].moe;
-    const Tensor indices = acts_.router_indices.slice(0, 1), weights = acts_.router_weights.slice(0, 1);
+    const Tensor indices = acts_.indices_of(layer, 1), weights = acts_.router_weights.slice(0, 1);
     ops::decode_router(ctx, x, w.norm, c.rms_norm_eps, w.router, w.router_bias, w.vision_bias,
                        w.vision_bias ? batch.modality : Tensor(), acts_.router_logits.slice(0, 1), indices, weights,
                        vectors_.ticket);

@@ -42,6 +42,7 @@ void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache
     moe_block(ctx, model, layer, batch, acts);
     if (ctx.trace) ctx.emit(fmt::format("hidden.{}", layer), x);
   }
+  if (acts.expert_load) ops::expert_load(ctx, acts.router_indices, batch.modality, batch.full.slots, acts.expert_load);
   if (wanted == 0) return;
   const Tensor last = acts.last.slice(0, wanted), normed = acts.last_normed.slice(0, wanted);
   ops::gather_rows(ctx, x, batch.logits_rows, last);

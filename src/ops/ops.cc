@@ -450,6 +450,25 @@ void scatter_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tenso
   GOV_DISPATCH(scatter_rows, x, rows, out);
 }
 
+void expert_load(Context& ctx, const Tensor& indices, const Tensor& modality, const Tensor& slots,
+                 const Tensor& counts) {
+  const Check check{ctx, "expert_load"};
+  check.rank(indices, "indices", 3);
+  check.rank(modality, "modality", 1);
+  check.rank(counts, "counts", 3);
+  check.typed(indices, "indices", DType::kI32, indices.shape);
+  check.typed(modality, "modality", DType::kU8, modality.shape);
+  check.typed(slots, "slots", DType::kI64, modality.shape);
+  check.typed(counts, "counts", DType::kI64, {2, indices.shape[0], counts.shape[2]});
+  if (modality.shape[0] > indices.shape[1]) {
+    fail(ErrorCode::kInvalidArgument, "expert_load: {} rows of indices for {} rows", indices.shape[1],
+         modality.shape[0]);
+  }
+  const double read = number(indices.shape[0] * modality.shape[0] * indices.shape[2]) * sizeof(std::int32_t);
+  ctx.begin_op(read + bytes_of({&modality, &slots, &counts, &counts}), 0);
+  GOV_DISPATCH(expert_load, indices, modality, slots, counts);
+}
+
 void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& targets, const Tensor& losses) {
   const Check check{ctx, "cross_entropy"};
   check.rank(logits, "logits", 2);

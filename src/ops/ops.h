@@ -149,6 +149,13 @@ void scatter_rows(Context& ctx, const Tensor& x, const Tensor& rows, const Tenso
 // [T]; losses F32 [T].
 void cross_entropy(Context& ctx, const Tensor& logits, const Tensor& targets, const Tensor& losses);
 
+// How many rows each expert of each layer was given: counts[m, l, e] += rows t whose indices[l, t] hold e, m = 0 where
+// modality[t] is 0, else 1. Rows of a negative slot are padding and left out.
+// indices I32 [L, T, K] (entries outside [0, E) are not counted); modality U8 [R], slots I64 [R], R <= T; counts I64
+// [2, L, E], added to.
+void expert_load(Context& ctx, const Tensor& indices, const Tensor& modality, const Tensor& slots,
+                 const Tensor& counts);
+
 // How one sequence's next token is drawn. Order, each step on what the one before left: logit bias, repetition,
 // presence and frequency penalties, forbidden tokens, temperature, top_k, typical, top_p, min_p, then one draw.
 struct SamplingParams {
@@ -199,8 +206,7 @@ struct SampleResult {
 };
 
 // Draws one token per row. logits F32 [R, V] is used as scratch and left undefined; rows, results [R].
-// Logits that are not finite are never drawn. If rows have no finite logit left, all others are drawn, these get token
-// -1, and Error kDevice ("non-finite logits in row r") names the first.
+// Logits that are not finite are never drawn; a row that has no finite logit left gets token -1.
 void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows, std::span<SampleResult> results);
 
 }  // namespace gov::ops

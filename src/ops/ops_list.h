@@ -28,6 +28,7 @@
   X(gather_rows, (Context&, const Tensor&, const Tensor&, const Tensor&))                                          \
   X(scatter_rows, (Context&, const Tensor&, const Tensor&, const Tensor&))                                         \
   X(cross_entropy, (Context&, const Tensor&, const Tensor&, const Tensor&))                                        \
+  X(expert_load, (Context&, const Tensor&, const Tensor&, const Tensor&, const Tensor&))                           \
   X(sample, (Context&, const Tensor&, std::span<const SampleRow>, std::span<SampleResult>))
 
 #define GOV_BACKWARD_OPS(X)                                                                                            \

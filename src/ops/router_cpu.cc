@@ -46,4 +46,19 @@ void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& b
   });
 }
 
+void expert_load(Context&, const Tensor& indices, const Tensor& modality, const Tensor& slots, const Tensor& counts) {
+  const std::int64_t layers = indices.shape[0], chosen = indices.shape[2], experts = counts.shape[2];
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    const std::int32_t* index = indices.slice(layer, 1).as<std::int32_t>();
+    for (std::int64_t row = 0; row < modality.shape[0]; ++row, index += chosen) {
+      if (slots.as<std::int64_t>()[row] < 0) continue;
+      const std::int64_t kind = modality.as<std::uint8_t>()[row] != 0;
+      std::int64_t* count = counts.as<std::int64_t>() + (kind * layers + layer) * experts;
+      for (std::int64_t k = 0; k < chosen; ++k) {
+        if (index[k] >= 0 && index[k] < experts) ++count[index[k]];
+      }
+    }
+  }
+}
+
 }  // namespace gov::ops::cpu

@@ -13,6 +13,8 @@ constexpr int kWarps = 8;  // experts a block of the fused kernel, rows a block 
 // Up to here one launch wins; beyond, a product that reads the weights once for many rows. It has tensor cores or not.
 constexpr std::int64_t kFewRows = 64, kFewExactRows = 2048;
 
+constexpr int kLoadThreads = 128, kLoadPairs = 4096;  // of a block of expert_load
+
 struct RouterArgs {
   const void *bias, *vision_bias;  // [E], vision_bias may be null
   DType bias_type, vision_type;
@@ -187,7 +189,55 @@ void route_few(Context& ctx, const RouterArgs& args, const Tensor& x, const Tens
   });
 }
 
+struct LoadArgs {
+  const std::int32_t* indices;   // [L, T, K]
+  const std::uint8_t* modality;  // [R]
+  const std::int64_t* slots;     // [R]
+  unsigned long long* counts;    // [2, L, E]
+  std::int64_t stride, pairs;    // T * K, R * K
+  int experts, chosen;
+};
+
+// Grid (blocks of pairs, L). Sums of integers: their order does not matter. Bound by latency.
+__global__ void __launch_bounds__(kLoadThreads) count_rows(LoadArgs a) {
+  extern __shared__ int counted[];  // [2, E]
+  for (int i = threadIdx.x; i < 2 * a.experts; i += blockDim.x) counted[i] = 0;
+  grid_dependency_wait();
+  __syncthreads();
+  const std::int64_t layer = blockIdx.y, begin = static_cast<std::int64_t>(blockIdx.x) * kLoadPairs;
+  const std::int64_t end = min(begin + kLoadPairs, a.pairs);
+  for (std::int64_t pair = begin + threadIdx.x; pair < end; pair += blockDim.x) {
+    const std::int64_t row = pair / a.chosen;
+    const std::int32_t expert = a.indices[layer * a.stride + pair];
+    if (a.slots[row] < 0 || expert < 0 || expert >= a.experts) continue;
+    atomicAdd(counted + (a.modality[row] != 0) * a.experts + expert, 1);
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 2 * a.experts; i += blockDim.x) {
+    if (counted[i] == 0) continue;
+    const std::int64_t kind = i / a.experts, expert = i % a.experts;
+    atomicAdd(a.counts + (kind * gridDim.y + layer) * a.experts + expert, static_cast<unsigned long long>(counted[i]));
+  }
+}
+
 }  // namespace
+
+void expert_load(Context& ctx, const Tensor& indices, const Tensor& modality, const Tensor& slots,
+                 const Tensor& counts) {
+  const std::int64_t chosen = indices.shape[2];
+  const LoadArgs args{indices.as<std::int32_t>(),
+                      modality.as<std::uint8_t>(),
+                      slots.as<std::int64_t>(),
+                      static_cast<unsigned long long*>(counts.data),
+                      indices.shape[1] * chosen,
+                      modality.shape[0] * chosen,
+                      static_cast<int>(counts.shape[2]),
+                      static_cast<int>(chosen)};
+  if (args.pairs == 0 || indices.shape[0] == 0) return;
+  const dim3 grid(static_cast<unsigned>(ceil_div(args.pairs, kLoadPairs)), static_cast<unsigned>(indices.shape[0]));
+  const Launch how{grid, dim3(kLoadThreads), 2 * static_cast<std::size_t>(args.experts) * sizeof(int), true};
+  launch(ctx, "expert_load", count_rows, how, args);
+}
 
 void router(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& vision_bias,
             const Tensor& modality, const Tensor& logits, const Tensor& indices, const Tensor& weights) {

@@ -1,7 +1,6 @@
 // Draws one token per row. Filters work on a list of candidates and are exact: they keep what a full sort would keep,
 // but sort only as far down as the kept set reaches.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -173,13 +172,6 @@ std::int64_t draw_index(std::int64_t count, double total, double u, Weight&& wei
   return last;  // rounding left the sum a little short of the total
 }
 
-// Uniform in [0, 1) with 53 bits: 24 would not reach the rare tokens of a vocabulary of 200,000.
-double uniform_double(const SampleRow& row) {
-  const auto words = Philox{row.params.seed}(row.draw, row.stream);
-  const std::uint64_t bits = (static_cast<std::uint64_t>(words[0]) << 32 | words[1]) >> 11;
-  return static_cast<double>(bits) * 0x1p-53;
-}
-
 struct RowScratch {
   float* weights;         // [V]
   Candidate* candidates;  // [V]
@@ -191,7 +183,7 @@ std::int64_t draw_token(const Kernels& table, const SampleRow& row, const float*
   // Below the smallest normal number 1 / temperature is infinite, and 0 times that is not a number.
   const float inverse = 1.f / std::max(p.temperature, std::numeric_limits<float>::min());
   const double total = table.exp_sum(logits, vocabulary, largest, inverse, scratch.weights);
-  const double u = uniform_double(row);
+  const double u = Philox{p.seed}.uniform_double(row.draw, row.stream);
   if (p.top_k == 0 && p.typical_p >= 1 && p.top_p >= 1 && p.min_p <= 0) {
     return draw_index(vocabulary, total, u, [&](std::int64_t i) { return scratch.weights[i]; });
   }
@@ -203,15 +195,14 @@ std::int64_t draw_token(const Kernels& table, const SampleRow& row, const float*
   return c.first[draw_index(c.count, c.total(), u, [&](std::int64_t i) { return c.first[i].weight; })].token;
 }
 
-// False if the row has no finite logit.
-bool sample_row(const Kernels& table, const SampleRow& row, float* logits, std::int64_t vocabulary, RowScratch scratch,
+void sample_row(const Kernels& table, const SampleRow& row, float* logits, std::int64_t vocabulary, RowScratch scratch,
                 SampleResult& result) {
   result = SampleResult{};
   adjust_logits(row, logits, vocabulary);
   const std::int64_t best = find_largest(logits, vocabulary);
   if (best < 0) {
     result.token = -1;
-    return false;
+    return;
   }
   const float largest = logits[best];
   const std::int64_t token = row.given >= 0 ? row.given
@@ -225,7 +216,6 @@ bool sample_row(const Kernels& table, const SampleRow& row, float* logits, std::
     result.logprob = static_cast<float>(static_cast<double>(logits[token]) - log_sum);
     fill_top_logprobs(logits, vocabulary, row.top_logprobs, log_sum, result);
   }
-  return true;
 }
 
 }  // namespace
@@ -238,18 +228,14 @@ void sample(Context& ctx, const Tensor& logits, std::span<const SampleRow> rows,
                                   [](const SampleRow& r) { return r.params.temperature == 0 || r.given >= 0; });
   float* weights = greedy ? nullptr : ctx.workspace.take<float>(threads * vocabulary);
   Candidate* candidates = greedy ? nullptr : ctx.workspace.take<Candidate>(threads * vocabulary);
-  std::atomic<std::int64_t> failed = count;  // the first row without a finite logit
   ctx.pool->parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     const std::int64_t offset = greedy ? 0 : thread * vocabulary;
     for (std::int64_t r = begin; r < end; ++r) {
       const std::size_t i = static_cast<std::size_t>(r);
       const RowScratch scratch{weights + offset, candidates + offset};
-      if (sample_row(table, rows[i], logits.as<float>() + r * vocabulary, vocabulary, scratch, results[i])) continue;
-      std::int64_t seen = failed;
-      while (r < seen && !failed.compare_exchange_weak(seen, r)) continue;
+      sample_row(table, rows[i], logits.as<float>() + r * vocabulary, vocabulary, scratch, results[i]);
     }
   });
-  if (failed < count) fail(ErrorCode::kDevice, "sample: non-finite logits in row {}", failed.load());
 }
 
 }  // namespace gov::ops::cpu

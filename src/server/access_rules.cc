@@ -8,20 +8,13 @@
 
 #include "base/error.h"
 #include "io/mapped_file.h"
+#include "server/ascii.h"
 #include "server/global_address.h"
 
 namespace gov::server {
 namespace {
 
 constexpr std::size_t kMaxKey = 1024;
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
 
 std::array<unsigned char, 32> sha256(std::string_view text) {
   std::array<unsigned char, 32> digest{};

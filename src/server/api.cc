@@ -10,7 +10,6 @@ struct Api::Impl {
   Impl(const ModelPackage& package, EngineLoop& loop, ApiOptions options)
       : context(package, loop, std::move(options)) {}
   ApiContext context;
-  std::string openapi;
 };
 
 Api::Api(const ModelPackage& package, EngineLoop& loop, ApiOptions options)
@@ -46,10 +45,10 @@ std::vector<Route> Api::routes() {
   add("GET", "/state", state);
   add("GET", "/slots", slots);
   add("GET", "/props", props);
-  impl_->openapi = openapi_document(routes);
-  routes.push_back({"GET", "/openapi.json", [text = impl_->openapi](const HttpRequest&, const ResponderPtr& responder) {
-                      responder->json(200, text);
-                    }});
+  routes.push_back(
+      {"GET", "/openapi.json", [text = openapi_document(routes)](const HttpRequest&, const ResponderPtr& responder) {
+         responder->json(200, text);
+       }});
   return routes;
 }
 

@@ -78,6 +78,16 @@ void send_error(Responder& responder, const ApiError& error) {
   responder.json(error.status, error_body(error), retry_headers(error));
 }
 
+void end_with_error(Responder& responder, const ApiError& error) {
+  if (!responder.started()) {
+    send_error(responder, error);
+    return;
+  }
+  responder.event(error_body(error));
+  responder.event("[DONE]");
+  responder.end();
+}
+
 std::string anthropic_error_body(const ApiError& error) {
   std::string type = "api_error";
   switch (error.status) {

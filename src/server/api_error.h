@@ -43,6 +43,8 @@ Json error_object(const ApiError& error);       // the value of "error"
 std::string error_body(const ApiError& error);  // {"error": ...}
 // As the whole answer, with Retry-After where trying again can help.
 void send_error(Responder& responder, const ApiError& error);
+// The same once a stream may have begun: there the error is an event, and [DONE] follows.
+void end_with_error(Responder& responder, const ApiError& error);
 
 // In Anthropic's form: {"type":"error","error":{"type","message"}}.
 std::string anthropic_error_body(const ApiError& error);

@@ -36,7 +36,6 @@ struct ChatAnswer {
   void event(int choice, const OutputReader& reader, const OutputEvent& event);
   void end_stream(const ChatEnd& end, const std::vector<OutputReader>& readers);
   void whole(const ChatEnd& end, const std::vector<OutputReader>& readers);
-  void fail(const ApiError& error);
 
  private:
   // {..., "choices":[{"index", "delta": <delta>, "logprobs", "finish_reason"}]}
@@ -207,18 +206,8 @@ void ChatAnswer::whole(const ChatEnd& end, const std::vector<OutputReader>& read
   responder->json(200, w.take());
 }
 
-// Once the stream has begun, an error is an event.
-void ChatAnswer::fail(const ApiError& error) {
-  if (!responder->started()) {
-    send_error(*responder, error);
-    return;
-  }
-  responder->event(error_body(error));
-  responder->event("[DONE]");
-  responder->end();
-}
-
-void start(const std::shared_ptr<ChatAnswer>& answer, const RequestPtr& http, std::vector<std::vector<float>> pixels) {
+void start(const std::shared_ptr<ChatAnswer>& answer, const RequestPtr& http, const CountPtr& count,
+           std::vector<std::vector<float>> pixels) {
   ApiContext& context = answer->context;
   const ChatInput& input = answer->request.input;
   const ChatPrompt prompt = make_prompt(context.package.tokenizer, context.prompt_rules(), input);
@@ -227,32 +216,37 @@ void start(const std::shared_ptr<ChatAnswer>& answer, const RequestPtr& http, st
     answer->event(choice, reader, event);
   };
   calls.done = [answer](const ChatEnd& end, const std::vector<OutputReader>& readers) {
-    if (end.cancelled()) answer->fail(stopping_error());
+    if (end.cancelled()) end_with_error(*answer->responder, stopping_error());
     else if (answer->request.stream) answer->end_stream(end, readers);
     else answer->whole(end, readers);
   };
-  calls.failed = [answer](const ApiError& error) { answer->fail(error); };
-  cancel_with(*answer->responder, start_chat(context, input, prompt, std::move(pixels), *http, std::move(calls)));
+  calls.failed = [answer](const ApiError& error) { end_with_error(*answer->responder, error); };
+  cancel_with(*answer->responder,
+              start_chat(context, input, prompt, std::move(pixels), *http, count, std::move(calls)));
 }
 
 }  // namespace
 
 void chat_completions(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
+  const auto work = [&context, responder](const RequestPtr& http, const CountPtr& count, const Failed& failed) {
     auto answer =
         std::make_shared<ChatAnswer>(ChatAnswer{context, responder, {}, new_id("chatcmpl-"), "", unix_time(), {}});
-    answer->request = read_chat_request(parse_body(http->body), param_table("chat"), context.sampling);
+    answer->request = read_chat_request(parse_body(http->body()), param_table("chat"), context.sampling);
     answer->model = check_model(context, answer->request.model);
     with_pictures(
         context, answer->request.input.images, [responder] { return responder->cancelled().load(); },
-        [answer, http](std::vector<std::vector<float>> pixels) { start(answer, http, std::move(pixels)); },
-        [responder](const ApiError& error) { send_error(*responder, error); });
-  });
+        [answer, http, count](std::vector<std::vector<float>> pixels) {
+          start(answer, http, count, std::move(pixels));
+        },
+        failed);
+  };
+  run_counted(context, request, responder, work, [responder](const ApiError& error) { send_error(*responder, error); });
 }
 
 void apply_template(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    const ChatRequest chat = read_chat_request(parse_body(http->body), param_table("apply_template"), context.sampling);
+    const ChatRequest chat =
+        read_chat_request(parse_body(http->body()), param_table("apply_template"), context.sampling);
     const ChatPrompt prompt = make_prompt(context.package.tokenizer, context.prompt_rules(), chat.input);
     JsonWriter w;
     w.begin_object().field("prompt", context.package.tokenizer.decode_utf8(prompt.ids)).key("tokens").begin_array();

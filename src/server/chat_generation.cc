@@ -5,8 +5,8 @@ namespace {
 
 class ChatReading {
  public:
-  ChatReading(ApiContext& context, const OutputReader::Options& options, int n, ChatCalls calls)
-      : context_(context), calls_(std::move(calls)) {
+  ChatReading(ApiContext& context, const OutputReader::Options& options, int n, CountPtr count, ChatCalls calls)
+      : context_(context), count_(std::move(count)), calls_(std::move(calls)) {
     for (int i = 0; i < n; ++i) readers_.emplace_back(options);
   }
 
@@ -21,7 +21,7 @@ class ChatReading {
     deliver(piece.choice);
     if (!reader.stopped()) return;
     ended_by_stops_ = std::all_of(readers_.begin(), readers_.end(), [](const OutputReader& r) { return r.stopped(); });
-    if (const auto generation = generation_.lock(); ended_by_stops_ && generation) generation->cancel();
+    if (const auto generation = generation_.lock(); ended_by_stops_ && generation) generation->end();
   }
 
   void done(RequestResult result) {
@@ -44,13 +44,14 @@ class ChatReading {
       const std::span<const std::int32_t> repairs = reader.repairs();
       for (std::size_t k = 0; k < repairs.size(); ++k) context_.counters.repairs[k] += repairs[k];
     }
-    ++(end.cancelled() ? context_.counters.cancelled : context_.counters.succeeded);
-    count_usage(context_, end.usage, result);
+    if (end.cancelled()) count_->cancelled();
+    else count_->succeeded();
+    count_usage(context_, end.usage);
     calls_.done(end, readers_);
   }
 
   void failed(const ApiError& error) {
-    ++context_.counters.failed;
+    count_->failed(error);
     calls_.failed(error);
   }
 
@@ -61,6 +62,7 @@ class ChatReading {
   }
 
   ApiContext& context_;
+  CountPtr count_;
   ChatCalls calls_;
   std::vector<OutputReader> readers_;  // [n]
   std::vector<OutputEvent> events_;
@@ -82,7 +84,7 @@ OutputReader::Options reader_options(const ApiContext& context, const ChatInput&
 
 std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& input, const ChatPrompt& prompt,
                                        std::vector<std::vector<float>> pixels, const HttpRequest& http,
-                                       ChatCalls calls) {
+                                       const CountPtr& count, ChatCalls calls) {
   Request request;
   request.prompt = prompt.ids;
   request.images = std::move(pixels);
@@ -100,16 +102,15 @@ std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& inp
     request.constraint.emplace(context.package.tokenizer, context.rules.tokens, context.rules.end_ids, *prompt.rules);
   }
   const auto reading =
-      std::make_shared<ChatReading>(context, reader_options(context, input, prompt), input.n, std::move(calls));
+      std::make_shared<ChatReading>(context, reader_options(context, input, prompt), input.n, count, std::move(calls));
   const auto strand = std::make_shared<Strand>(*context.deliver);
   GenerationCalls raw;
   raw.token = [reading](TokenPiece piece) { reading->take(std::move(piece)); };
   raw.done = [reading](RequestResult result) { reading->done(std::move(result)); };
   raw.failed = [reading](const ApiError& error) { reading->failed(error); };
-  const auto generation = std::make_shared<Generation>(http.request_id);
+  const auto generation = std::make_shared<Generation>(http.tenant, http.request_id);
   reading->set_generation(generation);
   generation->submit(context, std::move(request), strand, std::move(raw));
-  ++context.counters.requests;
   return generation;
 }
 

@@ -27,7 +27,7 @@ struct ChatCalls {
 // Starts the answer, its pictures loaded: what is enforced becomes the request's constraint.
 std::shared_ptr<Generation> start_chat(ApiContext& context, const ChatInput& input, const ChatPrompt& prompt,
                                        std::vector<std::vector<float>> pixels, const HttpRequest& http,
-                                       ChatCalls calls);
+                                       const CountPtr& count, ChatCalls calls);
 
 // Tokens of a prompt, rows of pictures included.
 std::int64_t prompt_rows(const ApiContext& context, const ChatPrompt& prompt, std::size_t images);

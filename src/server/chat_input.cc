@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/timer.h"
 #include "server/api_error.h"
 
 namespace gov::server {
@@ -11,12 +12,6 @@ constexpr const char* kFunctions = "functions";
 
 bool is_instructions(const HarmonyMessage& m) {
   return m.role == HarmonyRole::kSystem || m.role == HarmonyRole::kDeveloper;
-}
-
-std::string text_of(const HarmonyMessage& message) {
-  std::string text;
-  for (const ContentPart& part : message.content) text += part.text;
-  return text;
 }
 
 bool uses_tools(const ChatInput& input) {
@@ -33,7 +28,7 @@ std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInpu
   DeveloperContent developer;
   std::size_t next = 0;
   for (; next < input.messages.size() && is_instructions(input.messages[next]); ++next) {
-    const std::string text = text_of(input.messages[next]);
+    const std::string text = input.messages[next].text();
     if (!developer.instructions.empty() && !text.empty()) developer.instructions += "\n\n";
     developer.instructions += text;
   }
@@ -58,7 +53,7 @@ std::vector<HarmonyMessage> with_system(const PromptRules& rules, const ChatInpu
     const HarmonyMessage& message = input.messages[next];
     if (is_instructions(message)) {
       DeveloperContent later;
-      later.instructions = text_of(message);
+      later.instructions = message.text();
       if (std::string text = developer_text(later, rules.harmony.format); !text.empty())
         add(HarmonyRole::kDeveloper, std::move(text));
     } else {
@@ -78,11 +73,31 @@ std::vector<ChatMessage> plain_messages(const ChatInput& input) {
   return messages;
 }
 
-std::shared_ptr<const Grammar> final_format(const PromptRules& rules, const ChatInput& input) {
-  if (input.json_object) return rules.schemas->json_object();
+// The schemas of one request, which have a second together.
+class RequestSchemas {
+ public:
+  explicit RequestSchemas(SchemaCache& cache) : cache_(cache) {}
+  std::shared_ptr<const Grammar> schema(const Json& schema) {
+    try {
+      return cache_.schema(schema, kSeconds - timer_.seconds());
+    } catch (const Error&) {
+      if (timer_.seconds() < kSeconds) throw;
+      fail(ErrorCode::kInvalidArgument, "the request's schemas take more than {} s to compile", kSeconds);
+    }
+  }
+  std::shared_ptr<const Grammar> json_object() { return cache_.json_object(); }
+
+ private:
+  static constexpr double kSeconds = 1;
+  SchemaCache& cache_;
+  Timer timer_;
+};
+
+std::shared_ptr<const Grammar> final_format(RequestSchemas& schemas, const ChatInput& input) {
+  if (input.json_object) return schemas.json_object();
   if (!input.format) return nullptr;
   try {
-    return rules.schemas->schema(input.format->schema);
+    return schemas.schema(input.format->schema);
   } catch (const Error& error) {
     throw ApiError(400, "invalid_request_error", fmt::format("response_format: {}", printable(error.what(), 400)),
                    "response_format", "invalid_schema");
@@ -91,46 +106,46 @@ std::shared_ptr<const Grammar> final_format(const PromptRules& rules, const Chat
 
 // A schema that asks for nothing in particular, or one that is not strict and has something that cannot be enforced,
 // gives any JSON object.
-std::shared_ptr<const Grammar> arguments_grammar(const PromptRules& rules, const ToolSpec& tool) {
-  if (!tool.function.parameters) return rules.schemas->json_object();
+std::shared_ptr<const Grammar> arguments_grammar(RequestSchemas& schemas, const ToolSpec& tool) {
+  if (!tool.function.parameters) return schemas.json_object();
   try {
-    return rules.schemas->schema(*tool.function.parameters);
+    return schemas.schema(*tool.function.parameters);
   } catch (const Error& error) {
-    if (!tool.strict) return rules.schemas->json_object();
+    if (!tool.strict) return schemas.json_object();
     throw ApiError(400, "invalid_request_error",
                    fmt::format("tools: function {}: {}", tool.function.name, printable(error.what(), 400)), "tools",
                    "invalid_schema");
   }
 }
 
-std::vector<ToolRule> tool_rules(const PromptRules& server, const ChatInput& input) {
+std::vector<ToolRule> tool_rules(RequestSchemas& schemas, const ChatInput& input) {
   std::vector<ToolRule> rules;
   const std::vector<std::string>& names = input.tool_choice.names;
   for (const ToolSpec& tool : input.tools) {
     if (!names.empty() && std::find(names.begin(), names.end(), tool.function.name) == names.end()) continue;
-    rules.push_back({fmt::format("{}.{}", kFunctions, tool.function.name), arguments_grammar(server, tool)});
+    rules.push_back({fmt::format("{}.{}", kFunctions, tool.function.name), arguments_grammar(schemas, tool)});
   }
   return rules;
 }
 
-void harmony_rules(const PromptRules& server, const ChatInput& input, ChatPrompt& prompt) {
+void harmony_rules(RequestSchemas schemas, const ChatInput& input, ChatPrompt& prompt) {
   OutputRules rules;
-  rules.tools = tool_rules(server, input);
+  rules.tools = tool_rules(schemas, input);
   rules.tool_choice = input.tools.empty() ? OutputRules::ToolChoice::kNone : input.tool_choice.kind;
   rules.preamble = rules.tool_choice != OutputRules::ToolChoice::kRequired;  // it could take all the tokens there are
   rules.analysis = input.effort != "none";
   rules.max_reasoning_tokens = input.max_reasoning;
-  rules.final_format = final_format(server, input);
+  rules.final_format = final_format(schemas, input);
   if (!input.tools.empty() || rules.final_format || !rules.analysis || rules.max_reasoning_tokens >= 0) {
     prompt.rules = std::move(rules);
   }
 }
 
-void plain_rules(const PromptRules& server, const ChatInput& input, ChatPrompt& prompt) {
+void plain_rules(RequestSchemas schemas, const ChatInput& input, ChatPrompt& prompt) {
   OutputRules rules;
   rules.in_header = false;
   rules.tool_choice = OutputRules::ToolChoice::kNone;
-  rules.final_format = final_format(server, input);
+  rules.final_format = final_format(schemas, input);
   if (rules.final_format) prompt.rules = std::move(rules);
 }
 
@@ -150,7 +165,7 @@ ChatPrompt make_prompt(const Tokenizer& tokenizer, const PromptRules& rules, con
     options.preserve_thinking = input.preserve_thinking;
     prompt.ids = render_harmony(tokenizer, *rules.tokens, with_system(rules, input), options);
     prompt.stop_tokens = {rules.tokens->return_token, rules.tokens->call};  // also where a model's files do not say so
-    harmony_rules(rules, input, prompt);
+    harmony_rules(RequestSchemas(*rules.schemas), input, prompt);
     return prompt;
   }
   if (uses_tools(input)) {
@@ -161,7 +176,7 @@ ChatPrompt make_prompt(const Tokenizer& tokenizer, const PromptRules& rules, con
   options.format = ChatFormat::kPlain;
   prompt.ids = render_chat(tokenizer, plain_messages(input), options);
   if (const auto end = tokenizer.find_special("<|end|>")) add_stop(prompt.stop_tokens, *end);
-  plain_rules(rules, input, prompt);
+  plain_rules(RequestSchemas(*rules.schemas), input, prompt);
   return prompt;
 }
 

@@ -74,6 +74,8 @@ ChatPrompt make_prompt(const Tokenizer& tokenizer, const PromptRules& rules, con
 
 // The sampling parameters that all generating routes share (params.h), over the model's defaults.
 GenerationOptions read_sampling(const Fields& fields, const ops::SamplingParams& defaults);
+// A text or a list of them, within the engine's limits.
+std::vector<std::string> read_stops(const Fields& fields, std::string_view name);
 int read_priority(const Fields& fields);
 
 }  // namespace gov::server

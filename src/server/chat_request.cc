@@ -45,7 +45,7 @@ void read_assistant(const Json& message, const std::string& field, ChatInput& in
     const Json& function = need_member(call, "function", kObject, where);
     const std::string name = need_text(function, "name", where + ".function");
     check_name(name, where + ".function.name");
-    calls.add(need_text(call, "id", where), name);
+    calls.add(need_call_id(call, "id", where), name);
     input.messages.push_back(call_message(name, text_member(function, "arguments", where + ".function")));
   }
 }
@@ -182,11 +182,7 @@ ChatRequest read_chat_request(const Json& body, const ParamTable& table, const o
   read_limits(fields, request);
   request.model = fields.text("model");
   request.stream = fields.flag("stream");
-  if (const Json* options = fields.get("stream_options")) {
-    if (!request.stream) bad_field("stream_options", "only with stream: true");
-    const Json* usage = find_member(*options, "include_usage", kBool, "stream_options");
-    request.include_usage = usage && usage->boolean();
-  }
+  request.include_usage = read_include_usage(fields);
   input.n = static_cast<int>(fields.integer("n"));
   input.cache_salt = fields.text("cache_salt");
   input.priority = read_priority(fields);

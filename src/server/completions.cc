@@ -8,53 +8,20 @@
 
 #include "base/utf8.h"
 #include "server/answer_json.h"
+#include "server/prompt_batch.h"
 #include "server/request_parts.h"
 #include "server/routes.h"
 
 namespace gov::server {
 namespace {
 
-constexpr std::size_t kMostPrompts = 2048;
-
 struct CompletionRequest {
-  std::vector<std::vector<std::int32_t>> prompts;
+  std::vector<Prompt> prompts;
   GenerationOptions options;  // the engine seeks the stop strings: in all the text
   std::string model, cache_salt;
   int n = 1, priority = 0;
   bool echo = false, stream = false, include_usage = false;
 };
-
-std::int32_t read_id(const Json& item, const ApiContext& context) {
-  if (!item.is_integer() || item.integer() < 0 || item.integer() >= context.package.model.config.vocab_size) {
-    bad_field("prompt", "token ids are integers of 0 to {}", context.package.model.config.vocab_size - 1);
-  }
-  return static_cast<std::int32_t>(item.integer());
-}
-
-std::vector<std::int32_t> read_ids(const Json::Array& items, const ApiContext& context) {
-  std::vector<std::int32_t> ids;
-  ids.reserve(items.size());
-  for (const Json& item : items) ids.push_back(read_id(item, context));
-  return ids;
-}
-
-// A text, ids, or a list of either.
-std::vector<std::vector<std::int32_t>> read_prompts(const Json& prompt, bool parse_special, const ApiContext& context) {
-  const SpecialTokens special = parse_special ? SpecialTokens::kAllow : SpecialTokens::kOrdinary;
-  const auto encode = [&](const std::string& text) { return context.package.tokenizer.encode(text, special); };
-  if (prompt.is_string()) return {encode(prompt.string())};
-  const Json::Array& list = prompt.array();
-  if (list.empty()) bad_field("prompt", "is empty");
-  if (list.front().is_number()) return {read_ids(list, context)};
-  if (list.size() > kMostPrompts) bad_field("prompt", "at most {} prompts in one request", kMostPrompts);
-  std::vector<std::vector<std::int32_t>> prompts;
-  for (const Json& item : list) {
-    if (item.is_string()) prompts.push_back(encode(item.string()));
-    else if (item.is_array()) prompts.push_back(read_ids(item.array(), context));
-    else bad_field("prompt", "expected texts or lists of token ids, but got {}", item.kind_name());
-  }
-  return prompts;
-}
 
 CompletionRequest read_request(const Json& body, const ApiContext& context) {
   const Fields fields(param_table("completions"), body);
@@ -74,18 +41,12 @@ CompletionRequest read_request(const Json& body, const ApiContext& context) {
   request.priority = read_priority(fields);
   request.n = static_cast<int>(fields.integer("n"));
   request.stream = fields.flag("stream");
-  if (const Json* options = fields.get("stream_options")) {
-    if (!request.stream) bad_field("stream_options", "only with stream: true");
-    const Json* usage = find_member(*options, "include_usage", kBool, "stream_options");
-    request.include_usage = usage && usage->boolean();
-  }
+  request.include_usage = read_include_usage(fields);
   if (request.stream && request.options.prompt_logprobs >= 0) bad_field("echo", "with logprobs not in a stream");
   // The token after a scored prompt has its log-probability too when it is an end token.
   if (request.options.prompt_logprobs >= 0 && request.options.max_new_tokens == 1) request.options.ignore_eos = true;
-  request.prompts = read_prompts(*fields.get("prompt"), fields.flag("parse_special"), context);
-  for (const std::vector<std::int32_t>& ids : request.prompts) {
-    if (ids.empty()) bad_field("prompt", "is empty");
-  }
+  const SpecialTokens special = fields.flag("parse_special") ? SpecialTokens::kAllow : SpecialTokens::kOrdinary;
+  request.prompts = read_prompts(*fields.get("prompt"), "prompt", special, context.package.tokenizer);
   if (request.prompts.size() * static_cast<std::size_t>(request.n) > kMostPrompts) {
     bad_field("n", "at most {} completions in one request", kMostPrompts);
   }
@@ -172,38 +133,25 @@ class LogprobLists {
   std::vector<Row> rows_;
 };
 
-// One answer: its prompts go to the engine a few at a time, side by side. Everything but the beginning runs on the
-// strand.
+// Everything but the beginning runs on the batch's strand.
 class CompletionAnswer : public std::enable_shared_from_this<CompletionAnswer> {
  public:
-  CompletionAnswer(ApiContext& context, ResponderPtr responder, CompletionRequest request, const HttpRequest& http)
+  CompletionAnswer(ApiContext& context, ResponderPtr responder, CompletionRequest request)
       : context_(context),
         responder_(std::move(responder)),
         request_(std::move(request)),
-        tenant_(http.tenant),
-        request_id_(http.request_id),
         id_(new_id("cmpl-")),
         model_(check_model(context, request_.model)),
-        strand_(std::make_shared<Strand>(*context.deliver)),
         results_(request_.prompts.size()) {}
 
-  void start() {
-    ++context_.counters.requests;
-    if (request_.stream)
-      lists_.resize(request_.prompts.size() * static_cast<std::size_t>(request_.n), LogprobLists(tokenizer()));
-    strand_->post([self = shared_from_this()] { self->submit_more(); });
-  }
+  void start(const HttpRequest& http, const CountPtr& count);
 
  private:
-  static constexpr std::size_t kSideBySide = 64;
-
   const Tokenizer& tokenizer() const { return context_.package.tokenizer; }
-  void submit_more();
-  void submit(std::size_t prompt);
+  Request engine_request(std::size_t prompt) const;
   void token(std::size_t prompt, TokenPiece piece);
   void begin_choice(int index, std::size_t prompt);
   void done(std::size_t prompt, RequestResult result);
-  void failed(const ApiError& error);
   void finish();
   std::string chunk(int index, std::string_view text, const LogprobLists* lists, const char* reason) const;
   void write_choice(JsonWriter& w, int index, std::size_t prompt, const Completion& choice) const;
@@ -220,44 +168,39 @@ class CompletionAnswer : public std::enable_shared_from_this<CompletionAnswer> {
   ApiContext& context_;
   ResponderPtr responder_;
   CompletionRequest request_;
-  std::string tenant_, request_id_, id_, model_;
+  std::string id_, model_;
   std::int64_t created_ = unix_time();
-  std::shared_ptr<Strand> strand_;
-  std::vector<RequestResult> results_;   // [prompts]
-  std::vector<LogprobLists> lists_;      // of a stream: [prompts * n], to count the offsets
-  std::size_t next_ = 0, finished_ = 0;  // prompts submitted, and done
-  std::vector<std::weak_ptr<Generation>> running_;
-  std::set<int> begun_;  // choices of a stream
-  bool ended_ = false;
+  std::vector<RequestResult> results_;  // [prompts]
+  std::vector<LogprobLists> lists_;     // of a stream: [prompts * n], to count the offsets
+  std::set<int> begun_;                 // choices of a stream
 };
 
-void CompletionAnswer::submit_more() {
-  while (!ended_ && next_ < request_.prompts.size() && next_ - finished_ < kSideBySide) {
-    try {
-      submit(next_++);
-    } catch (...) {
-      failed(to_api_error(std::current_exception()));
-    }
+void CompletionAnswer::start(const HttpRequest& http, const CountPtr& count) {
+  if (request_.stream)
+    lists_.resize(request_.prompts.size() * static_cast<std::size_t>(request_.n), LogprobLists(tokenizer()));
+  const auto self = shared_from_this();
+  PromptBatch::Calls calls;
+  calls.request = [self, tenant = http.tenant](std::size_t prompt) {
+    Request request = self->engine_request(prompt);
+    request.cache_salt = tenant + '\n' + self->request_.cache_salt;
+    return request;
+  };
+  if (request_.stream) {
+    calls.token = [self](std::size_t prompt, TokenPiece piece) { self->token(prompt, std::move(piece)); };
   }
+  calls.done = [self](std::size_t prompt, RequestResult result) { self->done(prompt, std::move(result)); };
+  calls.all_done = [self] { self->finish(); };
+  calls.failed = [self](const ApiError& error) { end_with_error(*self->responder_, error); };
+  std::make_shared<PromptBatch>(context_, responder_, count, http, request_.prompts.size())->start(std::move(calls));
 }
 
-void CompletionAnswer::submit(std::size_t prompt) {
+Request CompletionAnswer::engine_request(std::size_t prompt) const {
   Request request;
   request.prompt = request_.prompts[prompt];
   request.options = request_.options;
   request.n = request_.n;
-  request.tenant = tenant_;
-  request.cache_salt = tenant_ + '\n' + request_.cache_salt;
   request.priority = request_.priority;
-  GenerationCalls calls;
-  const auto self = shared_from_this();
-  if (request_.stream) calls.token = [self, prompt](TokenPiece piece) { self->token(prompt, std::move(piece)); };
-  calls.done = [self, prompt](RequestResult result) { self->done(prompt, std::move(result)); };
-  calls.failed = [self](const ApiError& error) { self->failed(error); };
-  const auto generation = std::make_shared<Generation>(request_id_);
-  running_.push_back(generation);
-  cancel_with(*responder_, generation);
-  generation->submit(context_, std::move(request), strand_, std::move(calls));
+  return request;
 }
 
 std::string CompletionAnswer::chunk(int index, std::string_view text, const LogprobLists* lists,
@@ -294,42 +237,13 @@ void CompletionAnswer::begin_choice(int index, std::size_t prompt) {
 }
 
 void CompletionAnswer::done(std::size_t prompt, RequestResult result) {
-  if (ended_) return;
   for (const Completion& choice : result.choices) {
-    if (choice.finish_reason == FinishReason::kCancelled) {
-      failed(stopping_error());
-      return;
-    }
-  }
-  if (request_.stream) {
-    for (const Completion& choice : result.choices) {
-      const int index = static_cast<int>(prompt) * request_.n + choice.choice;
-      begin_choice(index, prompt);
-      responder_->event(chunk(index, "", nullptr, finish_reason_name(choice.finish_reason)));
-    }
+    if (!request_.stream) break;
+    const int index = static_cast<int>(prompt) * request_.n + choice.choice;
+    begin_choice(index, prompt);
+    responder_->event(chunk(index, "", nullptr, finish_reason_name(choice.finish_reason)));
   }
   results_[prompt] = std::move(result);
-  ++finished_;
-  if (finished_ == request_.prompts.size()) finish();
-  else submit_more();
-}
-
-void CompletionAnswer::failed(const ApiError& error) {
-  if (ended_) return;
-  ended_ = true;
-  ++(error.status == 429       ? context_.counters.rejected
-     : responder_->cancelled() ? context_.counters.cancelled
-                               : context_.counters.failed);
-  for (const auto& weak : running_) {
-    if (const auto generation = weak.lock()) generation->cancel();
-  }
-  if (!responder_->started()) {
-    send_error(*responder_, error);
-    return;
-  }
-  responder_->event(error_body(error));
-  responder_->event("[DONE]");
-  responder_->end();
 }
 
 Usage CompletionAnswer::usage() const {
@@ -364,10 +278,8 @@ void CompletionAnswer::write_choice(JsonWriter& w, int index, std::size_t prompt
 }
 
 void CompletionAnswer::finish() {
-  ended_ = true;
-  ++context_.counters.succeeded;
   const Usage total = usage();
-  count_usage(context_, total, results_.front());
+  count_usage(context_, total);
   JsonWriter w;
   head(w);
   w.key("choices").begin_array();
@@ -394,10 +306,13 @@ void CompletionAnswer::finish() {
 }  // namespace
 
 void completions(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    CompletionRequest completion = read_request(parse_body(http->body), context);
-    std::make_shared<CompletionAnswer>(context, responder, std::move(completion), *http)->start();
-  });
+  run_counted(
+      context, request, responder,
+      [&context, responder](const RequestPtr& http, const CountPtr& count, const Failed&) {
+        CompletionRequest completion = read_request(parse_body(http->body()), context);
+        std::make_shared<CompletionAnswer>(context, responder, std::move(completion))->start(*http, count);
+      },
+      [responder](const ApiError& error) { send_error(*responder, error); });
 }
 
 }  // namespace gov::server

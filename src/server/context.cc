@@ -29,6 +29,7 @@ void SpeedMeter::note(double now, std::int64_t prompt_rows, std::int64_t decode_
   constexpr double kApart = 0.5;
   const std::lock_guard lock(mutex_);
   if (!samples_.empty() && now < samples_.back().time + kApart) return;
+  next_ = now + kApart;
   samples_.push_back({now, prompt_rows, decode_rows});
   while (samples_.size() > 1 && samples_[1].time <= now - kWindow) samples_.pop_front();
 }
@@ -36,15 +37,20 @@ void SpeedMeter::note(double now, std::int64_t prompt_rows, std::int64_t decode_
 SpeedMeter::Speed SpeedMeter::speed(double now, std::int64_t prompt_rows, std::int64_t decode_rows) {
   note(now, prompt_rows, decode_rows);
   const std::lock_guard lock(mutex_);
-  const Sample& base = samples_.front();  // at the window's start, or the first there is
-  const double seconds = std::min(kWindow, now - base.time);
+  const Sample& base = samples_.front();  // the last before the window, or the first there is
+  const double seconds = now - base.time;
   if (seconds <= 0) return {};
   return {static_cast<double>(prompt_rows - base.prompt_rows) / seconds,
           static_cast<double>(decode_rows - base.decode_rows) / seconds};
 }
 
+void CountedRequest::failed(const ApiError& error) {
+  end(error.status == 429 ? counters_.rejected : error.status == 499 ? counters_.cancelled : counters_.failed);
+}
+
 std::int64_t LiveGenerations::add(std::shared_ptr<Generation> generation) {
   const std::lock_guard lock(mutex_);
+  if (closed_) fail(ErrorCode::kUnavailable, "the server is stopping");
   live_.emplace(next_, std::move(generation));
   return next_++;
 }
@@ -64,9 +70,10 @@ std::map<std::int64_t, std::shared_ptr<Generation>> LiveGenerations::list() cons
   return live_;
 }
 
-void LiveGenerations::cancel_all_and_wait() {
+void LiveGenerations::end_all_and_wait() {
   std::unique_lock lock(mutex_);
-  for (const auto& [id, generation] : live_) generation->cancel();
+  closed_ = true;
+  for (const auto& [id, generation] : live_) generation->end();
   changed_.wait(lock, [&] { return live_.empty(); });
 }
 
@@ -96,8 +103,9 @@ ApiContext::ApiContext(const ModelPackage& p, EngineLoop& l, ApiOptions o)
   if (options.remote_images) {
     FetchOptions fetch;
     fetch.hosts = options.image_hosts;
-    image_rules.fetch = [fetcher = std::make_shared<Fetcher>(std::move(fetch))](const std::string& url) {
-      return fetcher->get(url).bytes;
+    image_rules.fetch = [fetcher = std::make_shared<Fetcher>(std::move(fetch))](
+                            const std::string& url, double seconds, const std::function<bool()>& cancelled) {
+      return fetcher->get(url, seconds, cancelled);
     };
   }
 }
@@ -106,7 +114,7 @@ ApiContext::~ApiContext() {
   stopping = true;
   prepare.reset();
   pictures.reset();
-  live.cancel_all_and_wait();
+  live.end_all_and_wait();
   deliver.reset();
 }
 
@@ -116,23 +124,20 @@ PromptRules ApiContext::prompt_rules() const {
   return now;
 }
 
-namespace {
-
-void count_error(ApiContext& context, const ApiError& error) {
-  ++(error.status == 429 ? context.counters.rejected : context.counters.failed);
+void ApiContext::note_speed() {
+  const double now = uptime.seconds();
+  if (!meter.due(now)) return;
+  const EngineStats stats = loop.stats();
+  meter.note(now, stats.prompt_rows, stats.tokens);
 }
-
-}  // namespace
 
 void run_prepared(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder,
                   std::function<void(const RequestPtr&)> work, Failed failed) {
-  const auto guarded = [&context, failed](const std::function<void()>& call) {
+  const auto guarded = [failed](const std::function<void()>& call) {
     try {
       call();
     } catch (...) {
-      const ApiError error = to_api_error(std::current_exception());
-      count_error(context, error);
-      failed(error);
+      failed(to_api_error(std::current_exception()));
     }
   };
   guarded([&] {
@@ -150,6 +155,26 @@ void run_prepared(ApiContext& context, const HttpRequest& request, const Respond
                [responder](const ApiError& error) { send_error(*responder, error); });
 }
 
+void run_counted(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder,
+                 std::function<void(const RequestPtr&, const CountPtr&, const Failed&)> work, Failed failed) {
+  const auto count = std::make_shared<CountedRequest>(context.counters);
+  const Failed counted = [failed = std::move(failed), count](const ApiError& error) {
+    count->failed(error);
+    failed(error);
+  };
+  run_prepared(
+      context, request, responder,
+      [work = std::move(work), count, counted](const RequestPtr& http) { work(http, count, counted); }, counted);
+}
+
+void answer_now(const ResponderPtr& responder, const std::function<std::string()>& make) {
+  try {
+    responder->json(200, make());
+  } catch (...) {
+    send_error(*responder, to_api_error(std::current_exception()));
+  }
+}
+
 void with_pictures(ApiContext& context, std::vector<ImageSource> sources, std::function<bool()> cancelled,
                    std::function<void(std::vector<std::vector<float>>)> next, Failed failed) {
   if (sources.empty()) {
@@ -159,13 +184,12 @@ void with_pictures(ApiContext& context, std::vector<ImageSource> sources, std::f
   for (const ImageSource& source : sources) check_image_url(source, context.image_rules);
   context.pictures->post([&context, sources = std::move(sources), cancelled = std::move(cancelled),
                           next = std::move(next), failed = std::move(failed)] {
-    if (cancelled && cancelled()) return;
     try {
-      next(load_images(sources, context.package.preprocessor, context.image_rules));
+      const auto unwanted = [&] { return context.stopping || cancelled(); };
+      if (unwanted()) fail(ErrorCode::kCancelled, "nobody waits for it");
+      next(load_images(sources, context.package.preprocessor, context.image_rules, unwanted));
     } catch (...) {
-      const ApiError error = to_api_error(std::current_exception());
-      count_error(context, error);
-      failed(error);
+      failed(context.stopping ? stopping_error() : to_api_error(std::current_exception()));
     }
   });
 }

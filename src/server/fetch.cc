@@ -8,12 +8,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstring>
-#include <mutex>
 
 #include "base/error.h"
 #include "base/timer.h"
+#include "server/ascii.h"
 #include "server/https_url.h"
 
 namespace gov::server {
@@ -58,7 +57,7 @@ std::optional<Address> address_of(const curl_sockaddr& to) {
 struct Transfer {
   const FetchOptions& options;
   const std::vector<Address>& pinned;
-  const std::atomic<bool>* cancel;
+  const std::function<bool()>& cancelled;
   std::string body;
   bool too_large = false, forbidden = false;
 };
@@ -97,7 +96,7 @@ std::size_t take_body(char* data, std::size_t size, std::size_t count, void* con
 
 int watch(void* context, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
   const Transfer& transfer = *static_cast<Transfer*>(context);
-  return transfer.cancel != nullptr && transfer.cancel->load() ? 1 : 0;
+  return transfer.cancelled && transfer.cancelled() ? 1 : 0;
 }
 
 struct CurlDelete {
@@ -151,33 +150,12 @@ void curl_once() {
 
 struct Fetcher::Impl {
   FetchOptions options;
-  mutable std::mutex mutex;
-  mutable std::condition_variable freed;
-  mutable int running = 0;
 
   // Text of the addresses, all of which may be reached.
   std::vector<Address> resolve(const HttpsUrl& url) const;
   // A redirect's target, or empty when `result` is complete.
-  std::string one_request(const std::string& text, const Timer& timer, const std::atomic<bool>* cancel,
-                          Fetched& result) const;
-  struct Slot;
-};
-
-struct Fetcher::Impl::Slot {
-  explicit Slot(const Impl& i) : impl(i) {
-    std::unique_lock lock(impl.mutex);
-    if (!impl.freed.wait_for(lock, std::chrono::duration<double>(impl.options.total_seconds),
-                             [&] { return impl.running < impl.options.parallel; })) {
-      fail(ErrorCode::kOverloaded, "too many pictures are being fetched");
-    }
-    ++impl.running;
-  }
-  ~Slot() {
-    const std::lock_guard lock(impl.mutex);
-    --impl.running;
-    impl.freed.notify_one();
-  }
-  const Impl& impl;
+  std::string one_request(const std::string& text, double seconds, const Timer& timer,
+                          const std::function<bool()>& cancelled, std::string& result) const;
 };
 
 std::vector<Address> Fetcher::Impl::resolve(const HttpsUrl& url) const {
@@ -196,8 +174,8 @@ std::vector<Address> Fetcher::Impl::resolve(const HttpsUrl& url) const {
   return addresses;
 }
 
-std::string Fetcher::Impl::one_request(const std::string& text, const Timer& timer, const std::atomic<bool>* cancel,
-                                       Fetched& result) const {
+std::string Fetcher::Impl::one_request(const std::string& text, double seconds, const Timer& timer,
+                                       const std::function<bool()>& cancelled, std::string& result) const {
   const auto url = parse_https_url(text);
   if (!url) fail(ErrorCode::kInvalidArgument, "image URLs are plain https URLs");
   if (std::find(options.ports.begin(), options.ports.end(), url->port) == options.ports.end()) {
@@ -205,7 +183,7 @@ std::string Fetcher::Impl::one_request(const std::string& text, const Timer& tim
   }
   if (!host_allowed(options.hosts, url->host)) fail(ErrorCode::kInvalidArgument, "the image URL's host is not allowed");
   const std::vector<Address> addresses = resolve(*url);
-  const double left = options.total_seconds - timer.seconds();
+  const double left = std::min(seconds, options.total_seconds) - timer.seconds();
   if (left <= 0) fail(ErrorCode::kInvalidArgument, "the image URL took too long");
 
   std::string pin = url->host_text() + ":" + std::to_string(url->port) + ":";
@@ -217,10 +195,10 @@ std::string Fetcher::Impl::one_request(const std::string& text, const Timer& tim
   const std::unique_ptr<curl_slist, CurlDelete> pins(curl_slist_append(nullptr, pin.c_str()));
   const std::unique_ptr<CURL, CurlDelete> curl(curl_easy_init());
   if (!pins || !curl) throw std::bad_alloc();
-  Transfer transfer{options, addresses, cancel, {}};
+  Transfer transfer{options, addresses, cancelled, {}};
   set_options(curl.get(), transfer, *url, pins.get(), left);
   const CURLcode code = curl_easy_perform(curl.get());
-  if (cancel != nullptr && cancel->load()) fail(ErrorCode::kCancelled, "fetching the picture was cancelled");
+  if (cancelled && cancelled()) fail(ErrorCode::kCancelled, "fetching the picture was cancelled");
   if (transfer.forbidden) fail(ErrorCode::kInvalidArgument, "the image URL's host may not be reached");
   if (transfer.too_large || code == CURLE_FILESIZE_EXCEEDED) {
     fail(ErrorCode::kInvalidArgument, "the image URL's answer has more than {} bytes", options.max_bytes);
@@ -228,32 +206,29 @@ std::string Fetcher::Impl::one_request(const std::string& text, const Timer& tim
   if (code != CURLE_OK) fail(ErrorCode::kInvalidArgument, "the image URL cannot be fetched");
   long status = 0;
   const char* location = nullptr;
-  const char* type = nullptr;
   curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
   curl_easy_getinfo(curl.get(), CURLINFO_REDIRECT_URL, &location);
-  curl_easy_getinfo(curl.get(), CURLINFO_CONTENT_TYPE, &type);
   if (status >= 300 && status < 400 && location != nullptr) return location;
   if (status != 200) fail(ErrorCode::kInvalidArgument, "the image URL was answered with status {}", status);
-  result.bytes = std::move(transfer.body);
-  result.content_type = type == nullptr ? "" : type;
+  result = std::move(transfer.body);
   return {};
 }
 
 Fetcher::Fetcher(FetchOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->options = std::move(options);
+  for (std::string& host : impl_->options.hosts) host = lower(host);
   curl_once();
 }
 
 Fetcher::~Fetcher() = default;
 
-Fetched Fetcher::get(std::string_view url, const std::atomic<bool>* cancel) const {
+std::string Fetcher::get(std::string_view url, double seconds, const std::function<bool()>& cancelled) const {
   if (!parse_https_url(url)) fail(ErrorCode::kInvalidArgument, "image URLs are plain https URLs");
   const Timer timer;
-  const Impl::Slot slot(*impl_);
-  Fetched result;
+  std::string result;
   std::string next(url);
   for (int i = 0; i <= impl_->options.redirects; ++i) {
-    next = impl_->one_request(next, timer, cancel, result);
+    next = impl_->one_request(next, seconds, timer, cancelled, result);
     if (next.empty()) return result;
   }
   fail(ErrorCode::kInvalidArgument, "the image URL leads through more than {} redirects", impl_->options.redirects);

@@ -27,7 +27,8 @@ struct TokenPiece {
   TokenScore score;  // with its id; the rest with logprobs
 };
 
-// Called on the strand, one call at a time; after done or failed nothing more comes. They must not throw.
+// Called on the strand, one call at a time; after done or failed nothing more comes. What token or done throws ends the
+// generation and goes to failed.
 struct GenerationCalls {
   std::function<void(TokenPiece piece)> token;  // may be empty
   std::function<void(RequestResult result)> done;
@@ -36,23 +37,29 @@ struct GenerationCalls {
 
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
-  explicit Generation(std::string request_id) : request_id_(std::move(request_id)) {}  // shown by /slots
+  Generation(std::string tenant, std::string request_id)
+      : tenant_(std::move(tenant)), request_id_(std::move(request_id)) {}
 
-  // Once; throws what the loop throws. `request` comes without callbacks and cancel word. strand: of this request's
-  // answer.
+  // Once; throws what the loop throws, kUnavailable once the server stops. `request` comes without callbacks and cancel
+  // word. strand: of this request's answer.
   void submit(ApiContext& context, Request request, const std::shared_ptr<Strand>& strand, GenerationCalls calls);
 
-  void cancel();  // any thread; the engine ends it within one step
-  bool cancelled() const { return cancel_; }
+  // Any thread; the engine ends it within one step.
+  void cancel();                  // its client has gone or asks for it: how long that takes is counted
+  void end() { cancel_ = true; }  // the answer needs no more of it
 
   // For /slots.
+  const std::string& tenant() const { return tenant_; }
   const std::string& request_id() const { return request_id_; }
   std::int64_t prompt_tokens() const { return prompt_tokens_; }
   std::int64_t generated() const { return generated_; }
   double seconds() const { return timer_.seconds(); }
 
  private:
-  std::string request_id_;
+  // On the strand: makes one of the calls, and the last one if that throws.
+  void call(GenerationCalls& calls, const std::function<void()>& one);
+
+  std::string tenant_, request_id_;
   std::atomic<bool> cancel_ = false;
   std::atomic<double> cancelled_at_ = -1;  // seconds of timer_
   std::atomic<std::int64_t> generated_ = 0;
@@ -60,8 +67,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   Timer timer_;
 };
 
-// Adds a finished request to the counters.
-void count_usage(ApiContext& context, const Usage& usage, const RequestResult& result);
+// Adds the tokens of a finished request to the counters.
+void count_usage(ApiContext& context, const Usage& usage);
 
 // The generation ends when the client goes.
 void cancel_with(Responder& responder, const std::shared_ptr<Generation>& generation);

@@ -77,14 +77,6 @@ bool Responder::append(std::string_view text) {
 
 bool Responder::event(std::string_view data, std::string_view name) { return append(event_text(data, name)); }
 
-void Responder::comment(std::string_view text) {
-  std::string line(text);
-  for (char& c : line) {
-    if (c == '\n' || c == '\r') c = ' ';
-  }
-  append(": " + line + "\n\n");
-}
-
 void Responder::end() {
   decltype(on_cancel_) dropped;
   Lock lock(mutex_);

@@ -16,14 +16,16 @@
 namespace gov::server {
 
 struct HttpRequest {
-  std::string method;                          // "GET", "POST", ...
-  std::string path;                            // without query, percent-decoded
-  std::map<std::string, std::string> query;    // decoded
-  std::map<std::string, std::string> headers;  // names in lower case
-  std::map<std::string, std::string> params;   // of the route: "/v1/responses/{id}" gives "id"
-  std::string body;
-  std::string request_id;  // the client's x-request-id if it is sane, else our own
-  std::string tenant;      // "" without API keys, else which key (a hash): isolates caches and stores
+  std::string method;                            // "GET", "POST", ...
+  std::string path;                              // without query, percent-decoded
+  std::map<std::string, std::string> query;      // decoded
+  std::map<std::string, std::string> headers;    // names in lower case
+  std::map<std::string, std::string> params;     // of the route: "/v1/responses/{id}" gives "id"
+  std::shared_ptr<const std::string> body_text;  // shared by all copies of the request; null: none
+  std::string request_id;                        // the client's x-request-id if it is sane, else our own
+  std::string tenant;  // "" without API keys, else which key (a hash): isolates caches and stores
+
+  std::string_view body() const { return body_text ? std::string_view(*body_text) : std::string_view(); }
 };
 
 // The answer to one request; every function may be called from any thread. Exactly one of json(), bytes() and
@@ -46,11 +48,10 @@ class Responder {
 
   void json(int status, std::string body, Headers headers = {});
   void bytes(int status, std::string_view content_type, std::string body, Headers headers = {});
-  // Opens text/event-stream. event() sends one event ("event: name" only if a name is given); comment() keeps alive
-  // (the network does so by itself too); end() closes. event() returns false once the client is gone.
+  // Opens text/event-stream, which the network keeps alive. event() sends one event ("event: name" only if a name is
+  // given), false once the client is gone; end() closes.
   void begin_events(Headers headers = {});
   bool event(std::string_view data, std::string_view name = {});
-  void comment(std::string_view text);
   void end();
 
   // True once the client is gone, was too slow, or the server gives up; to hand to Request::cancel.

@@ -64,6 +64,7 @@ struct Connection::Exchange {
   Admission admission;
   std::shared_ptr<Responder> responder;
   std::shared_ptr<std::atomic<bool>> handler_returned = std::make_shared<std::atomic<bool>>(true);
+  std::shared_ptr<HeldBody> body;
   AnswerHead answer;
   AccessRecord record;
   Timer timer;
@@ -229,18 +230,25 @@ asio::awaitable<bool> Connection::read_head(Exchange& exchange) {
 asio::awaitable<bool> Connection::read_body(Exchange& exchange) {
   const HttpTimeouts& limits = env_.state.options.timeouts;
   RequestParser& parser = exchange.parser;
+  const Refusal full{503, "the bodies of all requests together are too large now, try again later"};
   if (exchange.head.expect_continue && input_.empty() && !parser.done()) {
     if (!co_await write("HTTP/1.1 100 Continue\r\n\r\n")) co_return false;
   }
   read_size_ = kBodyRead;
   const Clock::time_point start = Clock::now();
+  Clock::time_point last = start;  // when bytes of it came
   std::uint64_t taken = 0;
+  if (!parser.done()) exchange.body = std::make_shared<HeldBody>(env_.state.bodies);
   while (!parser.done()) {
     RequestParser::Progress progress;
     if (!input_.empty()) progress = parser.put(input_);
     taken += progress.taken;
     const bool stuck = progress.taken == 0 && input_.size() >= kInputLimit;
-    if (progress.taken > 0) drop_input(progress.taken);
+    if (progress.taken > 0) {
+      drop_input(progress.taken);
+      last = Clock::now();
+      if (!progress.refusal && !exchange.body->grow(progress.taken)) progress.refusal = full;
+    }
     if (parser.done() && !progress.refusal) break;
     if (progress.refusal || stuck) {
       const Refusal refusal = progress.refusal.value_or(Refusal{400, "malformed chunk"});
@@ -249,14 +257,20 @@ asio::awaitable<bool> Connection::read_body(Exchange& exchange) {
     }
     if (ended_ || broken_ || env_.state.stopping) co_return false;
     if (progress.taken > 0 && !input_.empty()) continue;
-    const Clock::time_point deadline = after(start, limits.body_grace + static_cast<double>(taken) / limits.body_rate);
+    const Clock::time_point deadline =
+        std::min(after(start, limits.body_grace + static_cast<double>(taken) / limits.body_rate),
+                 after(last, limits.body_silence));
     const bool raised = co_await changed_.wait_until(deadline);
     if (!raised && Clock::now() >= deadline) {
       co_await refuse_unread(exchange, 408, "the request's body came too slowly");
       co_return false;
     }
   }
-  exchange.admission.request.body = parser.take_body();
+  if (exchange.body) {
+    exchange.body->text = parser.take_body();
+    exchange.admission.request.body_text = {exchange.body, &exchange.body->text};
+    exchange.body.reset();  // what the handlers keep of it decides how long it counts
+  }
   read_size_ = 4096;
   co_return true;
 }
@@ -267,7 +281,7 @@ asio::awaitable<void> Connection::refuse_unread(Exchange& exchange, int status, 
   exchange.admission.refusal = Refusal{status, std::string(reason)};
   exchange.admission.route = nullptr;
   exchange.responder = std::make_shared<Responder>();
-  send_refusal(*exchange.responder, exchange.admission.refusal, {});
+  send_refusal(*exchange.responder, exchange.admission.refusal);
   co_await answer(exchange);
   log(exchange);
   co_await linger();
@@ -287,6 +301,27 @@ asio::awaitable<void> Connection::linger() {
   close();
 }
 
+// While a request is being answered; its handler learns how that ended also where memory runs out on the way.
+struct Connection::Answering {
+  Answering(Connection& c, Exchange& e) : connection(c), exchange(e) {
+    connection.current_ = exchange.responder;
+    ++connection.env_.state.metrics.active_requests;
+  }
+  ~Answering() {
+    --connection.env_.state.metrics.active_requests;
+    connection.current_.reset();
+    if (exchange.complete) return;
+    ++connection.env_.state.metrics.cancelled;
+    try {
+      exchange.responder->cancel();
+    } catch (const std::exception&) {  // out of memory for telling the handler: it is told by event() later
+    }
+  }
+  Answering(const Answering&) = delete;
+  Connection& connection;
+  Exchange& exchange;
+};
+
 asio::awaitable<bool> Connection::exchange() {
   Exchange exchange(env_.state);
   if (!co_await read_head(exchange)) co_return false;
@@ -303,17 +338,12 @@ asio::awaitable<bool> Connection::exchange() {
     if (const auto self = weak.lock()) self->wake();
   });
   exchange.responder->set_limits(env_.state.options.stream);
-  current_ = exchange.responder;
   if (admission.refusal.status == 400) exchange.close_after = true;
-  if (admission.refusal.status != 0) send_refusal(*exchange.responder, admission.refusal, {});
-  else call_handler(exchange);
-  ++env_.state.metrics.active_requests;
-  co_await answer(exchange);
-  --env_.state.metrics.active_requests;
-  current_.reset();
-  if (!exchange.complete) {
-    exchange.responder->cancel();
-    ++env_.state.metrics.cancelled;
+  {
+    const Answering answering(*this, exchange);
+    if (admission.refusal.status != 0) send_refusal(*exchange.responder, admission.refusal);
+    else call_handler(exchange);
+    co_await answer(exchange);
   }
   log(exchange);
   co_return exchange.complete && !exchange.close_after && !broken_ && !env_.state.draining && !env_.state.stopping;

@@ -51,6 +51,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   using Clock = std::chrono::steady_clock;
   struct Exchange;  // one request and its answer
+  struct Answering;
 
   // g++ 12 destroys braced aggregates inside of a co_await expression twice: arguments of these are names, references
   // and views.

@@ -5,6 +5,8 @@
 #include <boost/beast/http/string_body.hpp>
 #include <set>
 
+#include "server/ascii.h"
+
 namespace gov::server {
 namespace http = boost::beast::http;
 namespace {
@@ -19,13 +21,7 @@ const std::set<std::string>& single_headers() {
   return names;
 }
 
-std::string lower(boost::beast::string_view text) {
-  std::string out(text.data(), text.size());
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
+std::string_view view(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
 Refusal refusal_of(const boost::beast::error_code& error) {
   if (error == http::error::body_limit) return {413, "the request's body is too large"};
@@ -69,8 +65,8 @@ namespace {
 
 std::optional<Refusal> take_fields(const http::request<http::string_body>& message, RequestHead& head) {
   for (const auto& field : message) {
-    std::string name = lower(field.name_string());
-    const std::string value(field.value().data(), field.value().size());
+    std::string name = lower(view(field.name_string()));
+    const std::string value(view(field.value()));
     const auto [at, added] = head.headers.emplace(std::move(name), value);
     if (added) continue;
     if (single_headers().count(at->first) != 0) return Refusal{400, at->first + " is there twice"};
@@ -91,9 +87,9 @@ std::optional<Refusal> check_framing(RequestHead& head) {
   }
   const std::string_view length = head.header("content-length");
   if (length.find_first_not_of("0123456789") != std::string_view::npos) return Refusal{400, "malformed Content-Length"};
-  const std::string encoding = lower({head.header("content-encoding").data(), head.header("content-encoding").size()});
+  const std::string encoding = lower(head.header("content-encoding"));
   if (!encoding.empty() && encoding != "identity") return Refusal{415, "bodies are read uncompressed only"};
-  const std::string expectation = lower({head.header("expect").data(), head.header("expect").size()});
+  const std::string expectation = lower(head.header("expect"));
   if (!expectation.empty() && expectation != "100-continue") return Refusal{417, "unknown expectation"};
   head.expect_continue = !expectation.empty() && head.minor_version == 1;
   return std::nullopt;
@@ -113,8 +109,8 @@ std::optional<Refusal> RequestParser::read_head(std::string_view text, RequestHe
   if (error && error != http::error::need_more) return refusal_of(error);
   if (!parser.is_header_done()) return Refusal{400, "malformed HTTP request"};
   const auto& message = parser.get();
-  head.method = std::string(message.method_string().data(), message.method_string().size());
-  head.target = std::string(message.target().data(), message.target().size());
+  head.method = std::string(view(message.method_string()));
+  head.target = std::string(view(message.target()));
   head.minor_version = message.version() == 10 ? 0 : 1;
   if (auto refusal = take_fields(message, head)) return refusal;
   if (auto refusal = check_framing(head)) return refusal;

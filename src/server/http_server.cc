@@ -6,6 +6,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
 #include <thread>
@@ -51,8 +52,8 @@ tcp::endpoint resolve_bind(asio::io_context& io, const std::string& host, int po
   return found.begin()->endpoint();
 }
 
-tcp::acceptor listen_at(asio::io_context& io, const tcp::endpoint& endpoint) {
-  tcp::acceptor acceptor(io);
+tcp::acceptor listen_at(const asio::any_io_executor& executor, const tcp::endpoint& endpoint) {
+  tcp::acceptor acceptor(executor);
   boost::system::error_code error;
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
@@ -88,10 +89,11 @@ struct Server::Impl {
       : endpoint(resolve_bind(io, o.host, o.port)),
         tls(make_tls(o.tls_cert, o.tls_key)),
         state(std::move(o), endpoint.address().is_loopback()),
-        acceptor(listen_at(io, endpoint)),
+        accepting(asio::make_strand(io)),
+        acceptor(listen_at(accepting, endpoint)),
         handlers(static_cast<std::size_t>(std::max(1, state.options.handler_threads))) {
     if (state.options.admin_port >= 0) {
-      admin_acceptor.emplace(listen_at(io, resolve_bind(io, "127.0.0.1", state.options.admin_port)));
+      admin_acceptor.emplace(listen_at(accepting, resolve_bind(io, "127.0.0.1", state.options.admin_port)));
       admin_port = admin_acceptor->local_endpoint().port();
     }
     endpoint = acceptor.local_endpoint();  // with the port that was chosen
@@ -101,7 +103,9 @@ struct Server::Impl {
   Handler readiness();
   asio::awaitable<void> accept_loop(tcp::acceptor& from, bool admin);
   void take(tcp::socket socket, bool admin);
-  asio::awaitable<void> say_full(tcp::socket socket);
+  // counted: kept until the client was told.
+  asio::awaitable<void> say_full(tcp::socket socket, std::shared_ptr<void> counted);
+  void run_network();
   void close_acceptors();
 
   asio::io_context io;
@@ -109,6 +113,7 @@ struct Server::Impl {
   int admin_port = -1;
   std::unique_ptr<asio::ssl::context> tls;
   ServerState state;
+  asio::any_io_executor accepting;  // a strand: the acceptors are used and closed one thing after the other
   tcp::acceptor acceptor;
   std::optional<tcp::acceptor> admin_acceptor;
   asio::thread_pool handlers;
@@ -118,7 +123,7 @@ struct Server::Impl {
   bool stopped = false;
 };
 
-asio::awaitable<void> Server::Impl::say_full(tcp::socket socket) {
+asio::awaitable<void> Server::Impl::say_full(tcp::socket socket, [[maybe_unused]] std::shared_ptr<void> counted) {
   boost::system::error_code error;
   if (!tls) {
     const std::string words = full_answer();
@@ -130,24 +135,25 @@ asio::awaitable<void> Server::Impl::say_full(tcp::socket socket) {
     co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, error));
   }
   socket.close(error);
-  --refusals;
 }
 
 asio::awaitable<void> Server::Impl::accept_loop(tcp::acceptor& from, bool admin) {
+  asio::steady_timer pause(accepting);
+  bool short_of_something = false;  // descriptors or memory: the connections that are open will free some
   while (from.is_open()) {
-    boost::system::error_code error;
-    tcp::socket socket =
-        co_await from.async_accept(asio::make_strand(io), asio::redirect_error(asio::use_awaitable, error));
-    if (error == asio::error::operation_aborted) break;
-    if (error) {  // out of descriptors or memory: the connections that are open will free some
-      asio::steady_timer timer(io);
-      timer.expires_after(std::chrono::milliseconds(50));
-      co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, error));
-      continue;
-    }
     try {
-      take(std::move(socket), admin);
-    } catch (const std::bad_alloc&) {  // this connection is lost, the next may find memory
+      boost::system::error_code error;
+      if (std::exchange(short_of_something, false)) {
+        pause.expires_after(std::chrono::milliseconds(50));
+        co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, error));
+      }
+      tcp::socket socket =
+          co_await from.async_accept(asio::make_strand(io), asio::redirect_error(asio::use_awaitable, error));
+      if (error == asio::error::operation_aborted) break;
+      if (error) short_of_something = true;
+      else take(std::move(socket), admin);
+    } catch (const std::exception&) {  // this connection is lost, and nothing else
+      short_of_something = true;
     }
   }
 }
@@ -159,12 +165,11 @@ void Server::Impl::take(tcp::socket socket, bool admin) {
     return;
   }
   ++state.metrics.refused_connections;
-  if (++refusals > kRefusalsAtOnce) {
-    --refusals;
-    return;
-  }
+  const bool too_many = ++refusals > kRefusalsAtOnce;
+  const std::shared_ptr<void> counted(nullptr, [this](void*) { --refusals; });
+  if (too_many) return;
   const auto executor = socket.get_executor();
-  asio::co_spawn(executor, say_full(std::move(socket)), asio::detached);
+  asio::co_spawn(executor, say_full(std::move(socket), counted), asio::detached);
 }
 
 Handler Server::Impl::readiness() {
@@ -195,8 +200,19 @@ std::vector<Route> Server::Impl::own_routes(const std::function<std::string()>& 
   return routes;
 }
 
+// What one connection's handler throws (memory) is not the end of the others.
+void Server::Impl::run_network() {
+  for (;;) {
+    try {
+      io.run();
+      return;
+    } catch (const std::exception&) {
+    }
+  }
+}
+
 void Server::Impl::close_acceptors() {
-  asio::post(io, [this] {
+  asio::post(accepting, [this] {
     boost::system::error_code ignored;
     acceptor.close(ignored);
     if (admin_acceptor) admin_acceptor->close(ignored);
@@ -211,10 +227,10 @@ Server::~Server() { stop(); }
 
 void Server::start() {
   Impl& impl = *impl_;
-  asio::co_spawn(impl.io, impl.accept_loop(impl.acceptor, false), asio::detached);
-  if (impl.admin_acceptor) asio::co_spawn(impl.io, impl.accept_loop(*impl.admin_acceptor, true), asio::detached);
+  asio::co_spawn(impl.accepting, impl.accept_loop(impl.acceptor, false), asio::detached);
+  if (impl.admin_acceptor) asio::co_spawn(impl.accepting, impl.accept_loop(*impl.admin_acceptor, true), asio::detached);
   for (int i = 0; i < std::max(1, impl.state.options.threads); ++i) {
-    impl.threads.emplace_back([&impl] { impl.io.run(); });
+    impl.threads.emplace_back([&impl] { impl.run_network(); });
   }
 }
 

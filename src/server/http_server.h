@@ -14,14 +14,15 @@
 
 namespace gov::server {
 
-struct HttpTimeouts {       // seconds
-  double header = 10;       // from the first byte of a request to the end of its head
-  double idle = 75;         // without a request
-  double body_grace = 10;   // before the least speed of a body counts
-  double body_rate = 1024;  // bytes per second
-  double write_stall = 30;  // no byte taken by the client
-  double keep_alive = 15;   // between comments of a stream that has nothing to say
-  double linger = 2;        // for a refused body to be read away, so that the client sees the answer
+struct HttpTimeouts {        // seconds
+  double header = 10;        // from the first byte of a request to the end of its head
+  double idle = 75;          // without a request
+  double body_grace = 10;    // before the least speed of a body counts
+  double body_rate = 1024;   // bytes per second
+  double body_silence = 10;  // since the last byte of a body that is not complete
+  double write_stall = 30;   // no byte taken by the client
+  double keep_alive = 15;    // between comments of a stream that has nothing to say
+  double linger = 2;         // for a refused body to be read away, so that the client sees the answer
 };
 
 struct ServerOptions {
@@ -32,6 +33,7 @@ struct ServerOptions {
   int handler_threads = 2;         // that run handlers, which may parse and render for a while
   std::size_t max_connections = 4096;
   std::uint64_t max_body = 32u << 20;
+  std::uint64_t all_bodies = 512u << 20;  // being read or used at once; requests above it are answered by 503
   HeadLimits head;
   HttpTimeouts timeouts;
   Responder::Limits stream;

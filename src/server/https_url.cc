@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "server/ascii.h"
 #include "server/global_address.h"
 
 namespace gov::server {
@@ -10,8 +11,6 @@ namespace {
 
 constexpr std::size_t kMaxUrl = 4096;
 constexpr std::string_view kScheme = "https://";
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 bool is_label(std::string_view label) {
   const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; };
@@ -63,8 +62,7 @@ bool parse_authority(std::string_view text, HttpsUrl& url) {
     port = text.substr(colon + 1);
     has_port = true;
   }
-  url.host.assign(host);
-  std::transform(url.host.begin(), url.host.end(), url.host.begin(), lower);
+  url.host = lower(host);
   if (url.v6 ? !is_ipv6(url.host) : !(is_ipv4(url.host) || is_name(url.host))) return false;
   return !has_port || parse_port(port, url.port);
 }
@@ -79,9 +77,7 @@ std::optional<HttpsUrl> parse_https_url(std::string_view text) {
   const auto fine = [](char c) { return c > 0x20 && c < 0x7F && c != '\\'; };
   if (text.size() > kMaxUrl || text.size() <= kScheme.size() || !std::all_of(text.begin(), text.end(), fine))
     return std::nullopt;
-  for (std::size_t i = 0; i < kScheme.size(); ++i) {
-    if (lower(text[i]) != kScheme[i]) return std::nullopt;
-  }
+  if (lower(text.substr(0, kScheme.size())) != kScheme) return std::nullopt;
   text.remove_prefix(kScheme.size());
   const std::size_t end = std::min(text.find_first_of("/?#"), text.size());
   HttpsUrl url;

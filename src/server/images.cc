@@ -1,18 +1,18 @@
 #include "server/images.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "base/base64.h"
+#include "base/timer.h"
 #include "server/api_error.h"
+#include "server/ascii.h"
 
 namespace gov::server {
 namespace {
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view start) {
-  return text.size() >= start.size() && std::equal(start.begin(), start.end(), text.begin(), [](char a, char b) {
-           return a == static_cast<char>(std::tolower(static_cast<unsigned char>(b)));
-         });
+  return text.size() >= start.size() &&
+         std::equal(start.begin(), start.end(), text.begin(), [](char a, char b) { return a == lower(b); });
 }
 
 // The base64 text of "data:image/png;base64,...".
@@ -31,11 +31,14 @@ std::string_view data_of(const ImageSource& source) {
   return data;
 }
 
-std::string bytes_of(const ImageSource& source, const ImageRules& rules) {
+std::string bytes_of(const ImageSource& source, const ImageRules& rules, double seconds,
+                     const std::function<bool()>& cancelled) {
   if (is_remote(*source.url)) {
+    if (seconds <= 0) bad_field(source.field, "fetching the pictures took more than {} seconds", kFetchSeconds);
     try {
-      return rules.fetch(*source.url);
+      return rules.fetch(*source.url, seconds, cancelled);
     } catch (const Error& error) {
+      if (error.code() == ErrorCode::kCancelled) throw;
       bad_field(source.field, "{}", printable(error.what(), 200));
     }
   }
@@ -66,11 +69,12 @@ void check_image_url(const ImageSource& source, const ImageRules& rules) {
 }
 
 std::vector<std::vector<float>> load_images(const std::vector<ImageSource>& sources, const Preprocessor& preprocessor,
-                                            const ImageRules& rules) {
+                                            const ImageRules& rules, const std::function<bool()>& cancelled) {
+  const Timer timer;
   std::vector<std::string> files;
   std::int64_t pixels = 0;
   for (const ImageSource& source : sources) {
-    files.push_back(bytes_of(source, rules));
+    files.push_back(bytes_of(source, rules, kFetchSeconds - timer.seconds(), cancelled));
     try {
       const ImageHeader header = read_image_header(as_bytes(files.back()));
       pixels += std::int64_t{header.width} * header.height;

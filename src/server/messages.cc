@@ -189,7 +189,7 @@ void MessagesAnswer::fail(const ApiError& error) {
   responder->end();
 }
 
-void start(const std::shared_ptr<MessagesAnswer>& answer, const RequestPtr& http,
+void start(const std::shared_ptr<MessagesAnswer>& answer, const RequestPtr& http, const CountPtr& count,
            std::vector<std::vector<float>> pixels) {
   ApiContext& context = answer->context;
   const ChatInput& input = answer->request.input;
@@ -201,25 +201,28 @@ void start(const std::shared_ptr<MessagesAnswer>& answer, const RequestPtr& http
     answer->done(end, readers.front());
   };
   calls.failed = [answer](const ApiError& error) { answer->fail(error); };
-  cancel_with(*answer->responder, start_chat(context, input, prompt, std::move(pixels), *http, std::move(calls)));
+  cancel_with(*answer->responder,
+              start_chat(context, input, prompt, std::move(pixels), *http, count, std::move(calls)));
 }
 
 }  // namespace
 
 void anthropic_messages(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  const Failed failed = [responder](const ApiError& error) { send_anthropic_error(*responder, error); };
-  run_prepared(
+  run_counted(
       context, request, responder,
-      [&context, responder, failed](const RequestPtr& http) {
+      [&context, responder](const RequestPtr& http, const CountPtr& count, const Failed& failed) {
         auto answer =
             std::make_shared<MessagesAnswer>(MessagesAnswer{context, responder, {}, new_id("msg_"), "", 0, {}, 0, 0});
-        answer->request = read_messages_request(parse_body(http->body), param_table("messages"), context.sampling);
+        answer->request = read_messages_request(parse_body(http->body()), param_table("messages"), context.sampling);
         answer->model = check_model(context, answer->request.model);
         with_pictures(
             context, answer->request.input.images, [responder] { return responder->cancelled().load(); },
-            [answer, http](std::vector<std::vector<float>> pixels) { start(answer, http, std::move(pixels)); }, failed);
+            [answer, http, count](std::vector<std::vector<float>> pixels) {
+              start(answer, http, count, std::move(pixels));
+            },
+            failed);
       },
-      failed);
+      [responder](const ApiError& error) { send_anthropic_error(*responder, error); });
 }
 
 void count_message_tokens(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
@@ -227,7 +230,7 @@ void count_message_tokens(ApiContext& context, const HttpRequest& request, const
       context, request, responder,
       [&context, responder](const RequestPtr& http) {
         const MessagesRequest messages =
-            read_messages_request(parse_body(http->body), param_table("count_tokens"), context.sampling);
+            read_messages_request(parse_body(http->body()), param_table("count_tokens"), context.sampling);
         JsonWriter w;
         w.begin_object().field("input_tokens", count_tokens(context, messages.input)).end_object();
         responder->json(200, w.take());

@@ -3,7 +3,6 @@
 #include <limits>
 #include <random>
 
-#include "engine/check_request.h"
 #include "server/api_error.h"
 #include "server/request_parts.h"
 
@@ -94,7 +93,7 @@ void read_assistant(const Json& content, const std::string& field, ChatInput& in
     } else if (type == "tool_use") {
       const std::string name = need_text(block, "name", where);
       check_name(name, where + ".name");
-      calls.add(need_text(block, "id", where), name);
+      calls.add(need_call_id(block, "id", where), name);
       if (!input.messages.empty() && input.messages.back().channel == "final")
         input.messages.back().channel = "commentary";
       input.messages.push_back(call_message(name, need_member(block, "input", kObject, where).dump()));
@@ -173,14 +172,7 @@ void read_generation(const Fields& fields, const ops::SamplingParams& defaults, 
     p.top_p = std::max(static_cast<float>(fields.number("top_p")), std::numeric_limits<float>::min());
   if (fields.has("top_k")) p.top_k = static_cast<int>(fields.integer("top_k"));
   p.seed = std::random_device()();
-  const Json* stops = fields.get("stop_sequences");
-  for (std::size_t i = 0; stops && i < stops->array().size(); ++i) {
-    const Json& item = stops->array()[i];
-    if (!item.is_string() || item.string().empty() || item.string().size() > kLongestStop) {
-      bad_field("stop_sequences", "expected texts of 1 to {} bytes", kLongestStop);
-    }
-    options.stop.push_back(item.string());
-  }
+  options.stop = read_stops(fields, "stop_sequences");
   request.stream = fields.flag("stream");
 }
 

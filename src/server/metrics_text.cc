@@ -54,8 +54,8 @@ void add_engine(Text& text, const ApiContext& context, const EngineStats& s) {
   text.value("gov_forced_tokens_total", "counter", "Tokens written without a draw.", number(s.forced_tokens));
   text.value("gov_constraint_seconds_total", "counter", "Seconds spent on what constraints allow.", s.mask_seconds);
   text.value("gov_images_total", "counter", "Pictures encoded.", number(s.images));
-  text.value("gov_preemptions_total", "counter", "Sequences computed again for lack of cache blocks.",
-             number(s.preemptions));
+  text.value("gov_preemptions_total", "counter",
+             "Sequences that gave way, for lack of cache blocks or to a larger priority.", number(s.preemptions));
   text.value("gov_prefix_query_rows_total", "counter", "Prompt rows looked up in the prefix cache.",
              number(s.prefix.query_rows));
   text.value("gov_prefix_hit_rows_total", "counter", "Of these, rows that were there.", number(s.prefix.hit_rows));
@@ -73,7 +73,6 @@ void add_engine(Text& text, const ApiContext& context, const EngineStats& s) {
   text.histogram("gov_token_seconds", "Between the tokens of an answer.", s.token_seconds);
   text.histogram("gov_cancel_seconds", "From a client's leaving to the end of its request.",
                  context.cancel_times.get());
-  if (s.experts.text.empty()) return;
   text.head("gov_expert_rows_total", "counter", "Rows sent to an expert, by the kind of row.");
   add_experts(text, s.experts.text, context.package.model.config.num_local_experts, "text");
   add_experts(text, s.experts.image, context.package.model.config.num_local_experts, "image");

@@ -7,10 +7,10 @@
 namespace gov::server {
 namespace {
 
+constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"},  {kInt, "integer"}, {kNumber, "number"},
+                                                       {kString, "string"}, {kArray, "array"}, {kObject, "object"}};
+
 Json one_of_kinds(unsigned kinds) {
-  static constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"},  {kInt, "integer"},
-                                                                {kNumber, "number"}, {kString, "string"},
-                                                                {kArray, "array"},   {kObject, "object"}};
   Json::Array types;
   for (const auto& [bit, name] : kTypes) {
     if (kinds & bit) types.push_back(name);
@@ -129,9 +129,6 @@ std::string range_text(const Param& param) {
 }
 
 std::string short_kinds(unsigned kinds) {
-  static constexpr std::pair<unsigned, const char*> kTypes[] = {{kBool, "boolean"},  {kInt, "integer"},
-                                                                {kNumber, "number"}, {kString, "string"},
-                                                                {kArray, "array"},   {kObject, "object"}};
   std::string out;
   for (const auto& [bit, name] : kTypes) {
     if (kinds & bit) out += (out.empty() ? "" : " or ") + std::string(name);

@@ -9,14 +9,6 @@
 namespace gov::server {
 namespace {
 
-unsigned kind_of(const Json& value) {
-  if (value.is_bool()) return kBool;
-  if (value.is_integer()) return kInt | kNumber;
-  if (value.is_number()) return kNumber;
-  if (value.is_string()) return kString;
-  return value.is_array() ? kArray : kObject;
-}
-
 double size_of(const Json& value) {
   if (value.is_number()) return value.number();
   if (value.is_string()) return static_cast<double>(value.string().size());
@@ -56,7 +48,7 @@ void check_value(const Param& param, const Json& value) {
     throw ApiError(400, "invalid_request_error", fmt::format("{}: this server does not support it", param.name),
                    std::string(param.name), "unsupported_parameter");
   }
-  if ((kind_of(value) & param.kinds) == 0) {
+  if (!is_kind(value, param.kinds)) {
     throw ApiError(400, "invalid_request_error",
                    fmt::format("{}: expected {}, but got {}", param.name, kind_words(param.kinds), value.kind_name()),
                    std::string(param.name), "invalid_type");
@@ -79,6 +71,12 @@ void check_value(const Param& param, const Json& value) {
 }
 
 }  // namespace
+
+bool is_kind(const Json& v, unsigned kinds) {
+  return (v.is_bool() && (kinds & kBool)) || (v.is_integer() && (kinds & (kInt | kNumber))) ||
+         (v.is_number() && (kinds & kNumber)) || (v.is_string() && (kinds & kString)) ||
+         (v.is_array() && (kinds & kArray)) || (v.is_object() && (kinds & kObject));
+}
 
 std::string kind_words(unsigned kinds) {
   static constexpr std::pair<unsigned, std::string_view> kWords[] = {{kBool, "a boolean"},  {kInt, "an integer"},

@@ -46,6 +46,7 @@ struct ParamTable {
 const std::vector<ParamTable>& param_tables();
 const ParamTable& param_table(std::string_view id);
 
+bool is_kind(const Json& value, unsigned kinds);
 // A kind set in words: "an integer", "a string or an array".
 std::string kind_words(unsigned kinds);
 

@@ -9,12 +9,6 @@ namespace {
 
 constexpr const char* kFunctions = "functions.";
 
-bool is_kind(const Json& v, unsigned kinds) {
-  return (v.is_bool() && (kinds & kBool)) || (v.is_integer() && (kinds & (kInt | kNumber))) ||
-         (v.is_number() && (kinds & kNumber)) || (v.is_string() && (kinds & kString)) ||
-         (v.is_array() && (kinds & kArray)) || (v.is_object() && (kinds & kObject));
-}
-
 std::string place(const std::string& field, std::string_view name) {
   return field.empty() ? std::string(name) : fmt::format("{}.{}", field, name);
 }
@@ -166,6 +160,28 @@ void check_effort(const std::string& effort, const std::string& field) {
   if (std::find(std::begin(kEfforts), std::end(kEfforts), effort) == std::end(kEfforts)) {
     bad_field(field, "must be one of none, minimal, low, medium, high, not \"{}\"", printable(effort, 40));
   }
+}
+
+bool read_include_usage(const Fields& fields) {
+  const Json* options = fields.get("stream_options");
+  if (!options) return false;
+  if (!fields.flag("stream")) bad_field("stream_options", "only with stream: true");
+  const Json* usage = find_member(*options, "include_usage", kBool, "stream_options");
+  return usage && usage->boolean();
+}
+
+std::string need_call_id(const Json& object, std::string_view name, const std::string& field) {
+  constexpr std::size_t kLongest = 512;
+  std::string id = need_text(object, name, field);
+  if (id.size() > kLongest) bad_field(place(field, name), "the id of a call has at most {} bytes", kLongest);
+  return id;
+}
+
+std::size_t CallNames::bytes() const {
+  constexpr std::size_t kNode = 64;  // of the map, beside its texts
+  std::size_t total = 0;
+  for (const auto& [id, name] : names_) total += kNode + sizeof(id) + sizeof(name) + id.size() + name.size();
+  return total;
 }
 
 const std::string& CallNames::find(const std::string& id, const std::string& field) const {

@@ -31,14 +31,20 @@ void add_function(const Json& function, const std::string& field, ChatInput& inp
 void check_allowed(const ChatInput& input, const std::string& name, const std::string& field);
 // {name, description, schema}: of response_format.json_schema and text.format.
 ResponseFormat read_schema_format(const Json& object, const std::string& field);
+// stream_options.include_usage, which goes with stream only.
+bool read_include_usage(const Fields& fields);
 // none, minimal, low, medium, high.
 void check_effort(const std::string& effort, const std::string& field);
+
+// The id of a call, which a client chooses: a text of at most 512 bytes, since it is kept.
+std::string need_call_id(const Json& object, std::string_view name, const std::string& field);
 
 // Which function a tool's result belongs to, by the id of the call.
 class CallNames {
  public:
   void add(const std::string& id, const std::string& name) { names_[id] = name; }
   const std::string& find(const std::string& id, const std::string& field) const;
+  std::size_t bytes() const;  // what it holds, about
 
  private:
   std::map<std::string, std::string> names_;

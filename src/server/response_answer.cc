@@ -21,9 +21,10 @@ void write_response_usage(JsonWriter& w, const Usage& usage) {
 }  // namespace
 
 ResponseAnswer::ResponseAnswer(ApiContext& context, ResponderPtr responder, ResponseRequest request,
-                               const HttpRequest& http)
+                               const HttpRequest& http, CountPtr count)
     : context_(context),
       responder_(std::move(responder)),
+      count_(std::move(count)),
       request_(std::move(request)),
       tenant_(http.tenant),
       id_(new_id("resp_")),
@@ -41,8 +42,9 @@ void ResponseAnswer::start() {
     context_.responses->put(stored(text, true));
     if (!request_.stream) responder_->json(200, std::move(text));
   }
-  std::function<bool()> cancelled;
-  if (!request_.background) cancelled = [responder = responder_] { return responder->cancelled().load(); };
+  const auto cancelled = [self] {
+    return self->request_.background ? self->cancel_->wanted() : self->responder_->cancelled().load();
+  };
   const auto guarded = [self](std::vector<std::vector<float>> pixels) {
     try {
       self->generate(std::move(pixels));
@@ -51,7 +53,7 @@ void ResponseAnswer::start() {
     }
   };
   try {
-    with_pictures(context_, request_.input.images, std::move(cancelled), guarded,
+    with_pictures(context_, request_.input.images, cancelled, guarded,
                   [self](const ApiError& error) { self->failed(error); });
   } catch (...) {
     failed(to_api_error(std::current_exception()));
@@ -61,6 +63,10 @@ void ResponseAnswer::start() {
 void ResponseAnswer::generate(std::vector<std::vector<float>> pixels) {
   const ChatPrompt prompt = make_prompt(context_.package.tokenizer, context_.prompt_rules(), request_.input);
   harmony_ = prompt.harmony;
+  // Before the generation begins: where there is no room for it, nothing runs on.
+  if (request_.background) {
+    context_.responses->start(stored(body(Status::kInProgress, nullptr, nullptr, nullptr), true));
+  }
   const auto self = shared_from_this();
   ChatCalls calls;
   calls.event = [self](int, const OutputReader& reader, const OutputEvent& event) { self->event(reader, event); };
@@ -68,13 +74,10 @@ void ResponseAnswer::generate(std::vector<std::vector<float>> pixels) {
     self->done(end, readers.front());
   };
   calls.failed = [self](const ApiError& error) { self->failed(error); };
-  const auto generation = start_chat(context_, request_.input, prompt, std::move(pixels), http_, std::move(calls));
-  if (!request_.background) {
-    cancel_with(*responder_, generation);
-    return;
-  }
-  cancel_->set(generation);
-  context_.responses->start(stored(body(Status::kInProgress, nullptr, nullptr, nullptr), true));
+  const auto generation =
+      start_chat(context_, request_.input, prompt, std::move(pixels), http_, count_, std::move(calls));
+  if (request_.background) cancel_->set(generation);
+  else cancel_with(*responder_, generation);
 }
 
 void ResponseAnswer::send(const char* type, const std::function<void(JsonWriter&)>& members) {
@@ -278,11 +281,14 @@ void ResponseAnswer::done(const ChatEnd& end, const OutputReader& reader) {
 }
 
 void ResponseAnswer::failed(const ApiError& error) {
-  if (request_.background || responder_->started()) finish(Status::kFailed, nullptr, nullptr, &error);
+  count_->failed(error);
+  if (request_.background && cancel_->wanted()) finish(Status::kCancelled, nullptr, nullptr, nullptr);
+  else if (request_.background || responder_->started()) finish(Status::kFailed, nullptr, nullptr, &error);
   else send_error(*responder_, error);
 }
 
 void ResponseAnswer::finish(Status status, const OutputReader* reader, const Usage* usage, const ApiError* error) {
+  if (ended_.exchange(true)) return;  // an answer that failed as its generation began may get the end of that, too
   std::string text = body(status, reader, usage, error);
   if (request_.store) {
     try {

@@ -10,7 +10,8 @@ namespace gov::server {
 
 class ResponseAnswer : public std::enable_shared_from_this<ResponseAnswer> {
  public:
-  ResponseAnswer(ApiContext& context, ResponderPtr responder, ResponseRequest request, const HttpRequest& http);
+  ResponseAnswer(ApiContext& context, ResponderPtr responder, ResponseRequest request, const HttpRequest& http,
+                 CountPtr count);
 
   // Loads the pictures, then generates; a background answer is stored and told to the client first.
   void start();
@@ -43,10 +44,12 @@ class ResponseAnswer : public std::enable_shared_from_this<ResponseAnswer> {
 
   ApiContext& context_;
   ResponderPtr responder_;
+  CountPtr count_;
   ResponseRequest request_;
   std::string tenant_, id_, model_;
   HttpRequest http_;  // without its body
   std::int64_t created_ = unix_time();
+  std::atomic<bool> ended_ = false;
   bool harmony_ = false;
   std::vector<Shown> shown_;  // [items]
   int next_index_ = 0, calls_ = 0;

@@ -46,7 +46,7 @@ void read_item(const Json& item, const std::string& field, ChatInput& input, Cal
   } else if (type == "function_call") {
     const std::string name = need_text(item, "name", field);
     check_name(name, field + ".name");
-    calls.add(need_text(item, "call_id", field), name);
+    calls.add(need_call_id(item, "call_id", field), name);
     // Text right before a call was said along with it.
     if (!input.messages.empty() && input.messages.back().channel == "final")
       input.messages.back().channel = "commentary";

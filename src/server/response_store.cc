@@ -17,7 +17,7 @@ void CancelHandle::set(const std::shared_ptr<Generation>& generation) {
 }
 
 std::size_t StoredResponse::bytes() const {
-  std::size_t total = sizeof(StoredResponse) + body.size() + input_items.size();
+  std::size_t total = sizeof(StoredResponse) + body.size() + input_items.size() + calls.bytes();
   for (const HarmonyMessage& message : messages) {
     total += sizeof(HarmonyMessage) + message.generated.size() * sizeof(std::int32_t);
     for (const ContentPart& part : message.content) total += sizeof(ContentPart) + part.text.size();
@@ -27,8 +27,11 @@ std::size_t StoredResponse::bytes() const {
 }
 
 ResponseStore::Entries::iterator ResponseStore::lookup(const std::string& tenant, const std::string& id) {
-  while (!entries_.empty() && entries_.front().time + ttl_ < clock_.seconds() && !entries_.front().response->running) {
-    remove(entries_.begin());
+  const double now = clock_.seconds();
+  for (auto at = entries_.begin(); at != entries_.end() && at->time + ttl_ < now;) {
+    const auto next = std::next(at);
+    if (!at->response->running) remove(at);
+    at = next;
   }
   const auto it = by_id_.find(id);
   if (it == by_id_.end() || it->second->response->tenant != tenant) return entries_.end();

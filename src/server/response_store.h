@@ -2,6 +2,7 @@
 // Responses that were asked to be kept, for a while and within a bound: for GET, and as the beginning of others. A
 // client (tenant) sees only its own.
 
+#include <atomic>
 #include <list>
 #include <map>
 #include <memory>
@@ -22,10 +23,11 @@ class CancelHandle {
  public:
   void cancel();
   void set(const std::shared_ptr<Generation>& generation);
+  bool wanted() const { return wanted_; }
 
  private:
   std::mutex mutex_;
-  bool wanted_ = false;
+  std::atomic<bool> wanted_ = false;
   std::weak_ptr<Generation> generation_;
 };
 
@@ -48,7 +50,9 @@ class ResponseStore {
  public:
   ResponseStore(std::size_t most_bytes, double ttl_seconds) : most_bytes_(most_bytes), ttl_(ttl_seconds) {}
 
-  // Adds or replaces. The oldest of the same tenant, then of all, make room; a running one is kept.
+  // Adds or replaces. The oldest make room: of all if the store is full, of the same tenant if that has half of it; a
+  // running one is kept. Error kInvalidArgument for more than half of the store, kOverloaded if only running ones are
+  // left.
   void put(StoredResponse response);
   // Replaces a stored one; nothing happens if it was deleted in the meantime.
   void update(StoredResponse response);

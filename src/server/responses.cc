@@ -17,49 +17,42 @@ StoredPtr stored_response(ApiContext& context, const HttpRequest& request) {
   return response;
 }
 
-// Handlers that only look something up answer at once.
-template <class Work>
-void answer(const ResponderPtr& responder, Work work) {
-  try {
-    work();
-  } catch (...) {
-    send_error(*responder, to_api_error(std::current_exception()));
-  }
-}
-
 }  // namespace
 
 void create_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    ResponseRequest response =
-        read_response_request(parse_body(http->body), param_table("responses"), context.sampling,
-                              context.options.ignore_unknown_tools, *context.responses, http->tenant);
-    std::make_shared<ResponseAnswer>(context, responder, std::move(response), *http)->start();
-  });
+  run_counted(
+      context, request, responder,
+      [&context, responder](const RequestPtr& http, const CountPtr& count, const Failed&) {
+        ResponseRequest response =
+            read_response_request(parse_body(http->body()), param_table("responses"), context.sampling,
+                                  context.options.ignore_unknown_tools, *context.responses, http->tenant);
+        std::make_shared<ResponseAnswer>(context, responder, std::move(response), *http, count)->start();
+      },
+      [responder](const ApiError& error) { send_error(*responder, error); });
 }
 
 void get_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  answer(responder, [&] {
+  answer_now(responder, [&] {
     const auto stream = request.query.find("stream");
     if (stream != request.query.end() && stream->second == "true")
       bad_field("stream", "a stored response is not streamed again");
-    responder->json(200, stored_response(context, request)->body);
+    return stored_response(context, request)->body;
   });
 }
 
 void delete_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  answer(responder, [&] {
+  answer_now(responder, [&] {
     const StoredPtr response = stored_response(context, request);
     if (response->cancel) response->cancel->cancel();
     context.responses->erase(request.tenant, response->id);
     JsonWriter w;
     w.begin_object().field("id", response->id).field("object", "response").field("deleted", true).end_object();
-    responder->json(200, w.take());
+    return w.take();
   });
 }
 
 void cancel_response(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  answer(responder, [&] {
+  answer_now(responder, [&] {
     const StoredPtr response = stored_response(context, request);
     Json body = Json::parse(response->body);
     const Json* background = body.find("background");
@@ -69,12 +62,12 @@ void cancel_response(ApiContext& context, const HttpRequest& request, const Resp
       if (response->cancel) response->cancel->cancel();
       body.set("status", "cancelled");
     }
-    responder->json(200, body.dump());
+    return body.dump();
   });
 }
 
 void response_input_items(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
-  answer(responder, [&] {
+  answer_now(responder, [&] {
     const StoredPtr response = stored_response(context, request);
     const Json items = Json::parse(response->input_items);
     const auto id_of = [&](const Json& item) { return text_member(item, "id", "input"); };
@@ -83,14 +76,14 @@ void response_input_items(ApiContext& context, const HttpRequest& request, const
     w.field("first_id", items.array().empty() ? "" : id_of(items.array().front()));
     w.field("last_id", items.array().empty() ? "" : id_of(items.array().back()));
     w.field("has_more", false).end_object();
-    responder->json(200, w.take());
+    return w.take();
   });
 }
 
 void response_input_tokens(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
     const ResponseRequest response =
-        read_response_request(parse_body(http->body), param_table("input_tokens"), context.sampling,
+        read_response_request(parse_body(http->body()), param_table("input_tokens"), context.sampling,
                               context.options.ignore_unknown_tools, *context.responses, http->tenant);
     JsonWriter w;
     w.begin_object()

@@ -12,24 +12,6 @@
 namespace gov::server {
 namespace {
 
-std::vector<std::string> read_stops(const Json* value) {
-  std::vector<std::string> stops;
-  if (!value) return stops;
-  const auto add = [&](const Json& item) {
-    if (!item.is_string()) bad_field("stop", "expected strings, but got {}", item.kind_name());
-    const std::string& text = item.string();
-    if (text.empty() || text.size() > kLongestStop) bad_field("stop", "each text has 1 to {} bytes", kLongestStop);
-    stops.push_back(text);
-  };
-  if (!value->is_array()) {
-    add(*value);
-    return stops;
-  }
-  if (value->array().size() > kMostStops) bad_field("stop", "at most {} texts", kMostStops);
-  for (const Json& item : value->array()) add(item);
-  return stops;
-}
-
 std::vector<ops::LogitBias> read_bias(const Json* value) {
   std::vector<ops::LogitBias> entries;
   if (!value) return entries;
@@ -89,11 +71,30 @@ GenerationOptions read_sampling(const Fields& fields, const ops::SamplingParams&
   read("frequency_penalty", p.frequency_penalty);
   p.seed = fields.has("seed") ? static_cast<std::uint64_t>(fields.integer("seed")) : new_seed();
   options.logit_bias = read_bias(fields.get("logit_bias"));
-  options.stop = read_stops(fields.get("stop"));
+  options.stop = read_stops(fields, "stop");
   options.stop_tokens = read_ids(fields.get("stop_token_ids"), "stop_token_ids");
   options.min_new_tokens = fields.integer("min_tokens");
   options.ignore_eos = fields.flag("ignore_eos");
   return options;
+}
+
+std::vector<std::string> read_stops(const Fields& fields, std::string_view name) {
+  std::vector<std::string> stops;
+  const Json* value = fields.get(name);
+  if (!value) return stops;
+  const auto add = [&](const Json& item) {
+    if (!item.is_string()) bad_field(name, "expected strings, but got {}", item.kind_name());
+    const std::string& text = item.string();
+    if (text.empty() || text.size() > kLongestStop) bad_field(name, "each text has 1 to {} bytes", kLongestStop);
+    stops.push_back(text);
+  };
+  if (!value->is_array()) {
+    add(*value);
+    return stops;
+  }
+  if (value->array().size() > kMostStops) bad_field(name, "at most {} texts", kMostStops);
+  for (const Json& item : value->array()) add(item);
+  return stops;
 }
 
 int read_priority(const Fields& fields) {

@@ -1,8 +1,12 @@
 #include "server/schema_cache.h"
 
+#include <algorithm>
+
+#include "base/error.h"
+
 namespace gov::server {
 
-std::shared_ptr<const Grammar> SchemaCache::schema(const Json& schema) {
+std::shared_ptr<const Grammar> SchemaCache::schema(const Json& schema, double seconds) {
   std::string text = schema.dump();
   {
     const std::lock_guard lock(mutex_);
@@ -11,7 +15,10 @@ std::shared_ptr<const Grammar> SchemaCache::schema(const Json& schema) {
       return it->second->second;
     }
   }
-  std::shared_ptr<const Grammar> grammar = Grammar::json_schema(schema);  // without the lock: up to half a second
+  if (seconds <= 0) fail(ErrorCode::kInvalidArgument, "schema: there is no time left to compile it");
+  GrammarLimits limits;
+  limits.seconds = std::min(limits.seconds, seconds);
+  std::shared_ptr<const Grammar> grammar = Grammar::json_schema(schema, limits);  // without the lock: it may take that
   if (text.size() > kLongest) return grammar;
   const std::lock_guard lock(mutex_);
   if (by_text_.contains(text)) return grammar;

@@ -15,7 +15,8 @@ namespace gov::server {
 // Thread-safe.
 class SchemaCache {
  public:
-  std::shared_ptr<const Grammar> schema(const Json& schema);  // Grammar::json_schema with its errors
+  // Grammar::json_schema with its errors, which also come when compiling takes more than `seconds`.
+  std::shared_ptr<const Grammar> schema(const Json& schema, double seconds);
   std::shared_ptr<const Grammar> json_object();
 
  private:

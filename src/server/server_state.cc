@@ -48,7 +48,9 @@ Refusal check_access(const ServerState& state, const RequestHead& head, bool adm
   const std::string_view origin = head.header("origin"), host = head.header("host");
   const bool open = out.route != nullptr && out.route->open;
   const HostRule& hosts = admin ? state.admin_hosts : state.hosts;
-  if (head.minor_version == 1 && !hosts.accepts(host)) return {403, "this Host is not served here (--allowed-host)"};
+  // HTTP/1.0 needs no Host, but what is there counts: no browser leaves it out.
+  const bool has_host = head.minor_version == 1 || !host.empty();
+  if (has_host && !hosts.accepts(host)) return {403, "this Host is not served here (--allowed-host)"};
   const auto verdict = state.origins.judge(origin, host);
   if (verdict == OriginRule::Verdict::kForeign && !open)
     return {403, "pages of this origin may not ask (--cors-origin)"};
@@ -87,6 +89,7 @@ ServerState::ServerState(ServerOptions o, bool loopback_bind)
       hosts(loopback_bind, options.allowed_hosts),
       admin_hosts(true, options.allowed_hosts),
       origins(options.cors_origins),
+      bodies(std::make_shared<BodyBudget>(options.all_bodies)),
       router_(std::make_shared<Router>(std::vector<Route>{})) {
   for (const std::string& key : options.api_keys) keys.add(key);
 }
@@ -155,12 +158,17 @@ Admission admit(const ServerState& state, const RequestHead& head, bool admin_li
     }
   }
   if (out.refusal.status == 0 && state.draining && !out.route->open) out.refusal = {503, "the server is shutting down"};
+  // Nobody may make the server keep bytes that it has no use for, least of all without a key.
+  if (out.refusal.status == 0 && head.has_body() && (out.route->open || out.route->method == "GET")) {
+    out.refusal = {413, "a request of this route has no body"};
+  }
   if (out.refusal.status != 0) out.route = nullptr;
   return out;
 }
 
-void send_refusal(Responder& responder, const Refusal& refusal, Responder::Headers headers) {
-  if (refusal.status == 204) return responder.bytes(204, "", "", std::move(headers));
+void send_refusal(Responder& responder, const Refusal& refusal) {
+  if (refusal.status == 204) return responder.bytes(204, "", "");
+  Responder::Headers headers;
   if (refusal.status == 503) headers.emplace_back("Retry-After", "5");
   const std::string code = refusal.status == 401 ? "invalid_api_key" : "";
   responder.json(refusal.status, error_body({refusal.status, error_type(refusal.status), refusal.reason, "", code}),

@@ -21,6 +21,40 @@ struct WakeGate {
   bool open = true;
 };
 
+// Bytes of bodies that are being read or used, and their limit.
+class BodyBudget {
+ public:
+  explicit BodyBudget(std::uint64_t most) : most_(most) {}
+  bool take(std::uint64_t bytes) {
+    if (used_.fetch_add(bytes) + bytes <= most_) return true;
+    give_back(bytes);
+    return false;
+  }
+  void give_back(std::uint64_t bytes) { used_ -= bytes; }
+
+ private:
+  const std::uint64_t most_;
+  std::atomic<std::uint64_t> used_ = 0;
+};
+
+// A body with its share of the budget, which it gives back when nobody uses it any more; that may be after the server.
+class HeldBody {
+ public:
+  explicit HeldBody(std::shared_ptr<BodyBudget> budget) : budget_(std::move(budget)) {}
+  ~HeldBody() { budget_->give_back(bytes_); }
+  HeldBody(const HeldBody&) = delete;
+  bool grow(std::uint64_t bytes) {  // false: there is no room
+    if (!budget_->take(bytes)) return false;
+    bytes_ += bytes;
+    return true;
+  }
+  std::string text;
+
+ private:
+  std::shared_ptr<BodyBudget> budget_;
+  std::uint64_t bytes_ = 0;
+};
+
 struct ServerState {
   ServerState(ServerOptions o, bool loopback_bind);
 
@@ -30,6 +64,7 @@ struct ServerState {
   OriginRule origins;
   HttpMetrics metrics;
   const std::shared_ptr<WakeGate> gate = std::make_shared<WakeGate>();
+  const std::shared_ptr<BodyBudget> bodies;
   std::atomic<bool> draining{false}, stopping{false};
 
   void set_routes(std::vector<Route> routes, bool loaded);
@@ -54,10 +89,10 @@ struct Admission {
   HttpRequest request;                   // without body
 };
 
-// Checks in this order: target, Host, Origin, key, route, method.
+// Checks in this order: target, Host, Origin, key, route, method, whether a body belongs there.
 Admission admit(const ServerState& state, const RequestHead& head, bool admin_listener);
 
 // The answer to a refusal, in OpenAI's form.
-void send_refusal(Responder& responder, const Refusal& refusal, Responder::Headers headers);
+void send_refusal(Responder& responder, const Refusal& refusal);
 
 }  // namespace gov::server

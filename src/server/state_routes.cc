@@ -79,14 +79,6 @@ void write_counters(JsonWriter& w, ApiContext& context, const EngineStats& stats
   w.end_object();
 }
 
-void answer_now(const ResponderPtr& responder, const std::function<std::string()>& make) {
-  try {
-    responder->json(200, make());
-  } catch (...) {
-    send_error(*responder, to_api_error(std::current_exception()));
-  }
-}
-
 }  // namespace
 
 void list_models(ApiContext& context, const HttpRequest&, const ResponderPtr& responder) {
@@ -129,26 +121,24 @@ void state(ApiContext& context, const HttpRequest&, const ResponderPtr& responde
     w.end_object();
     write_cache(w, context, stats);
     write_counters(w, context, stats);
-    w.key("experts");
-    if (stats.experts.text.empty()) {
-      w.null();
-    } else {
-      w.begin_object().field("layers", config.num_hidden_layers).field("experts", config.num_local_experts);
-      w.field("per_token", config.num_experts_per_tok).key("text");
-      write_load(w, stats.experts.text, config.num_local_experts);
-      w.key("image");
-      write_load(w, stats.experts.image, config.num_local_experts);
-      w.end_object();
-    }
+    w.key("experts").begin_object().field("layers", config.num_hidden_layers);
+    w.field("experts", config.num_local_experts).field("per_token", config.num_experts_per_tok);
+    w.key("text");
+    write_load(w, stats.experts.text, config.num_local_experts);
+    w.key("image");
+    write_load(w, stats.experts.image, config.num_local_experts);
+    w.end_object();
     return w.end_object().take();
   });
 }
 
-void slots(ApiContext& context, const HttpRequest&, const ResponderPtr& responder) {
+// What others ask is none of a key's business.
+void slots(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   answer_now(responder, [&] {
     JsonWriter w;
     w.begin_array();
     for (const auto& [id, generation] : context.live.list()) {
+      if (generation->tenant() != request.tenant) continue;
       w.begin_object().field("id", id).field("request_id", generation->request_id()).field("is_processing", true);
       w.field("prompt_tokens", generation->prompt_tokens()).field("generated_tokens", generation->generated());
       w.field("seconds", generation->seconds()).end_object();

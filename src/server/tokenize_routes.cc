@@ -18,7 +18,7 @@ std::string special_text(const Tokenizer& tokenizer, std::int64_t id) {
 
 void tokenize(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    const Json body = parse_body(http->body);
+    const Json body = parse_body(http->body());
     const Fields fields(param_table("tokenize"), body);
     if (fields.has("prompt") == fields.has("content")) bad_field("prompt", "give either prompt or content");
     const std::string text = fields.text(fields.has("prompt") ? "prompt" : "content");
@@ -41,7 +41,7 @@ void tokenize(ApiContext& context, const HttpRequest& request, const ResponderPt
 
 void detokenize(ApiContext& context, const HttpRequest& request, const ResponderPtr& responder) {
   run_prepared(context, request, responder, [&context, responder](const RequestPtr& http) {
-    const Json body = parse_body(http->body);
+    const Json body = parse_body(http->body());
     const Fields fields(param_table("detokenize"), body);
     std::vector<std::int32_t> ids;
     for (const Json& item : fields.get("tokens")->array()) {

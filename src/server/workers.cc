@@ -3,6 +3,17 @@
 #include "base/error.h"
 
 namespace gov::server {
+namespace {
+
+// The last resort: one request's failure must not take the process with it.
+void run_alone(const Workers::Job& job) {
+  try {
+    job();
+  } catch (...) {
+  }
+}
+
+}  // namespace
 
 Workers::Workers(int threads, std::size_t most_waiting) : most_waiting_(most_waiting) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
@@ -18,12 +29,10 @@ Workers::~Workers() {
 }
 
 void Workers::post(Job job) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (jobs_.size() >= most_waiting_) fail(ErrorCode::kOverloaded, "too many requests are waiting to be read");
-    jobs_.push_back(std::move(job));
-  }
-  changed_.notify_one();
+  const std::lock_guard lock(mutex_);
+  if (jobs_.size() >= most_waiting_) fail(ErrorCode::kOverloaded, "too many requests are waiting to be read");
+  jobs_.push_back(std::move(job));
+  changed_.notify_one();  // under the lock: the job may be what the end of these workers waits for
 }
 
 void Workers::run() {
@@ -35,7 +44,7 @@ void Workers::run() {
       const Job job = std::move(jobs_.front());
       jobs_.pop_front();
       lock.unlock();
-      job();
+      run_alone(job);
     }  // what the job holds is let go of without the lock
     lock.lock();
   }
@@ -64,7 +73,7 @@ void Strand::run() {
       job = std::move(jobs_.front());
       jobs_.pop_front();
     }
-    job();
+    run_alone(job);
   }
   workers_.post([self = shared_from_this()] { self->run(); });
 }

@@ -21,7 +21,8 @@ class Workers {
   ~Workers();
   Workers(const Workers&) = delete;
 
-  // Error kOverloaded if most_waiting jobs wait already. A job must not throw.
+  // Error kOverloaded if most_waiting jobs wait already. A job is to tell its client itself when something fails; what
+  // it throws all the same ends that job and nothing else.
   void post(Job job);
 
  private:

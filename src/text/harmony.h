@@ -70,16 +70,15 @@ struct ResponseFormat {
 struct SystemContent {
   std::string model_identity = "You are ChatGPT, a large language model trained by OpenAI.";  // empty: no such line
   std::string knowledge_cutoff = "2024-06";                                                   // empty: no such line
-  std::string current_date = {};            // YYYY-MM-DD; empty: no date line
-  std::string reasoning_effort = "medium";  // low, medium, high; empty: no such line
-  std::vector<ToolNamespace> builtin_tools = {};
+  std::string current_date = {};                  // YYYY-MM-DD; empty: no date line
+  std::string reasoning_effort = "medium";        // low, medium, high; empty: no such line
+  std::vector<ToolNamespace> builtin_tools = {};  // for programs that use the library; the server offers none
 };
 
 struct DeveloperContent {
   std::string instructions = {};
   std::vector<ToolNamespace> tools = {};  // rendered sorted by name; functions keep their order
   std::optional<ResponseFormat> response_format = std::nullopt;
-  bool has_functions() const;  // a namespace "functions" that is not empty
 };
 
 // The texts of these messages. `with_functions`: the developer message has functions, so the channels' note names them.
@@ -90,6 +89,7 @@ std::string developer_text(const DeveloperContent& developer,  // empty: no deve
 // A namespace in harmony's TypeScript-like form.
 std::string tool_namespace_text(const ToolNamespace& tools, HarmonyTemplate format = HarmonyTemplate::kHarmony);
 
+// add_generation_prompt false and training are for programs that use the library, to render whole conversations.
 struct HarmonyRenderOptions {
   enum class Order { kChannelFirst, kRecipientFirst };  // of calls; kRecipientFirst: as harmony 0.0.8 renders
   Order order = Order::kChannelFirst;
@@ -155,8 +155,6 @@ class HarmonyParser {
   void append(std::int32_t token, std::vector<HarmonyEvent>& events);
   void finish(std::vector<HarmonyEvent>& events);  // the output ended; the parser can take no more
   const HarmonyRepairs& repairs() const;
-  // The message whose content is being written, or null inside headers and between messages.
-  const HarmonyMessage* open_message() const;
 
  private:
   struct State;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <string_view>
@@ -37,14 +38,14 @@ void append_number(std::string& out, double value, JsonStyle style) {
     return;
   }
   if (std::signbit(value)) out += '-';
-  std::string scientific;
-  for (int precision = 0; precision <= 16; ++precision) {
-    scientific = fmt::format("{:.{}e}", std::fabs(value), precision);
-    if (std::strtod(scientific.c_str(), nullptr) == std::fabs(value)) break;
-  }
+  char text[32];
+  const char* end = std::to_chars(text, text + sizeof text, std::fabs(value), std::chars_format::scientific).ptr;
+  const std::string_view scientific(text, static_cast<std::size_t>(end - text));
   const std::size_t e = scientific.find('e');
-  const int exponent = std::atoi(scientific.c_str() + e + 1);
-  std::string digits = scientific.substr(0, e);
+  const char* sign = text + e + 1;  // from_chars takes a minus alone
+  int exponent = 0;
+  std::from_chars(*sign == '+' ? sign + 1 : sign, end, exponent);
+  std::string digits(scientific.substr(0, e));
   if (digits.size() > 1) digits.erase(1, 1);
   const int count = static_cast<int>(digits.size());
   const bool plain = exponent >= (style == JsonStyle::kRust ? -5 : -4) && exponent < 16;

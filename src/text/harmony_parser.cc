@@ -290,8 +290,4 @@ void HarmonyParser::finish(std::vector<HarmonyEvent>& events) {
 
 const HarmonyRepairs& HarmonyParser::repairs() const { return state_->repairs; }
 
-const HarmonyMessage* HarmonyParser::open_message() const {
-  return state_->phase == State::Phase::kContent ? &state_->message : nullptr;
-}
-
 }  // namespace gov

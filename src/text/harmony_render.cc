@@ -208,7 +208,20 @@ void write_harmony(Writer& out, const HarmonyMessage& message, HarmonyRenderOpti
 class JinjaRenderer {
  public:
   JinjaRenderer(Writer& out, std::span<const HarmonyMessage> messages, const HarmonyRenderOptions& options)
-      : out_(out), messages_(messages), options_(options) {}
+      : out_(out),
+        messages_(messages),
+        options_(options),
+        precedes_call_(messages.size() + 1),
+        answer_follows_(messages.size() + 1) {
+    for (std::size_t i = messages.size(); i-- > 0;) {
+      const HarmonyMessage& m = messages[i];
+      const bool is_assistant = m.role == Role::kAssistant;
+      precedes_call_[i] = m.is_call() || (is_assistant && m.channel != "final" && precedes_call_[i + 1]);
+      const bool is_preamble = m.channel == "commentary" && precedes_call_[i];
+      answer_follows_[i] =
+          answer_follows_[i + 1] || (is_assistant && !m.is_call() && m.channel != "analysis" && !is_preamble);
+    }
+  }
 
   void render() {
     for (std::size_t i = 0; i < messages_.size(); ++i) render(i);
@@ -239,7 +252,7 @@ class JinjaRenderer {
       last_call_ = message.recipient;
       return;
     }
-    if (message.channel == "analysis" || (message.channel == "commentary" && precedes_call(i))) {
+    if (message.channel == "analysis" || (message.channel == "commentary" && precedes_call_[i])) {
       if (!keeps_thinking(i)) return;
       if (message.generated.empty()) simple("assistant", "analysis", message, out_.tokens().end);
       else out_.generated(message);
@@ -251,28 +264,11 @@ class JinjaRenderer {
     last_call_.clear();
   }
 
-  bool precedes_call(std::size_t i) const {
-    while (i < messages_.size() && messages_[i].role == Role::kAssistant && !messages_[i].is_call() &&
-           messages_[i].channel != "final") {
-      ++i;
-    }
-    return i < messages_.size() && messages_[i].is_call();
-  }
-
   bool keeps_thinking(std::size_t i) const {
     if (options_.preserve_thinking) return true;
-    if (precedes_call(i)) return !answer_follows(i);
+    if (precedes_call_[i]) return !answer_follows_[i];
     // Thinking before an answer: only where the answer is the end, in training.
     return i + 2 == messages_.size() && is_assistant(messages_[i + 1], "final") && !options_.add_generation_prompt;
-  }
-
-  bool answer_follows(std::size_t i) const {
-    for (; i < messages_.size(); ++i) {
-      const HarmonyMessage& m = messages_[i];
-      const bool is_answer = m.role == Role::kAssistant && !m.is_call() && m.channel != "analysis";
-      if (is_answer && !(m.channel == "commentary" && precedes_call(i))) return true;
-    }
-    return false;
   }
 
   // JSON is written anew, as Python writes it; anything else is a string to it.
@@ -334,6 +330,8 @@ class JinjaRenderer {
   Writer& out_;
   std::span<const HarmonyMessage> messages_;
   const HarmonyRenderOptions& options_;
+  // Of every message, itself included: only messages of the same answer stand between it and a call; an answer comes.
+  std::vector<bool> precedes_call_, answer_follows_;
   std::string last_call_;
   bool conversation_began_ = false;
 };

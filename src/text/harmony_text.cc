@@ -98,11 +98,6 @@ ToolFunction function(std::string name, std::string description, std::string_vie
 
 }  // namespace
 
-bool DeveloperContent::has_functions() const {
-  return std::any_of(tools.begin(), tools.end(),
-                     [](const ToolNamespace& space) { return space.name == "functions" && !space.functions.empty(); });
-}
-
 std::string tool_namespace_text(const ToolNamespace& tools, HarmonyTemplate format) {
   check_name(tools.name, "tool namespace");
   if (format == HarmonyTemplate::kHfJinja) return jinja_namespace(tools);

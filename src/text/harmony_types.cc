@@ -23,8 +23,7 @@ const std::string* text_member(const Json& schema, std::string_view name) {
 
 namespace {
 
-// Schemas are nested at most as deep as Json::parse allows; one built otherwise is cut off here.
-constexpr std::size_t kMaxIndent = 4 * 64;
+constexpr int kMaxDepth = 64;  // as Json::parse has it; a schema that was built otherwise is cut off
 
 const std::string* string_of(const Json& schema, std::string_view name) {
   const Json* member = schema.find(name);
@@ -63,10 +62,10 @@ std::string joined(std::string first, const std::string& second) {
 }
 
 // A schema that is nothing but alternatives.
-std::string one_of_type(const Json::Array& variants, const std::string& indent) {
+std::string one_of_type(const Json::Array& variants, const std::string& indent, int depth) {
   std::string out;
   for (const Json& variant : variants) {
-    out += "\n" + indent + " | " + with_null(variant, harmony_type(variant, indent + "   "));
+    out += "\n" + indent + " | " + with_null(variant, harmony_type(variant, indent + "   ", depth + 1));
     const std::string* description = string_of(variant, "description");
     const Json* value = variant.find("default");
     // An empty description still makes a comment.
@@ -79,7 +78,7 @@ std::string one_of_type(const Json::Array& variants, const std::string& indent) 
 
 // Alternatives of a property: above its name what is said of all, behind each variant what is said of it.
 std::string one_of_property(const std::string& head, const Json& schema, const Json::Array& variants,
-                            const std::string& indent) {
+                            const std::string& indent, int depth) {
   std::string out;
   const std::string* description = string_of(schema, "description");
   const std::string* first = variants.empty() ? nullptr : string_of(variants.front(), "description");
@@ -89,7 +88,7 @@ std::string one_of_property(const std::string& head, const Json& schema, const J
   out += head + ":\n";
   for (std::size_t i = 0; i < variants.size(); ++i) {
     const Json& variant = variants[i];
-    out += indent + " | " + with_null(variant, harmony_type(variant, indent + "   "));
+    out += indent + " | " + with_null(variant, harmony_type(variant, indent + "   ", depth + 1));
     const std::string* own = string_of(variant, "description");
     if ((i == 0 && above) || (own && description && *own == *description)) own = nullptr;
     const Json* value = variant.find("default");
@@ -101,7 +100,8 @@ std::string one_of_property(const std::string& head, const Json& schema, const J
   return out + indent + ",\n";
 }
 
-std::string property_lines(const std::string& name, const Json& schema, bool required, const std::string& indent) {
+std::string property_lines(const std::string& name, const Json& schema, bool required, const std::string& indent,
+                           int depth) {
   std::string out;
   if (const std::string* title = string_of(schema, "title")) out += indent + "// " + *title + "\n" + indent + "//\n";
   if (const std::string* text = string_of(schema, "description"); text && !schema.find("oneOf")) {
@@ -115,22 +115,22 @@ std::string property_lines(const std::string& name, const Json& schema, bool req
   }
   const std::string head = indent + name + (required ? "" : "?");
   if (const Json::Array* variants = array_of(schema, "oneOf"))
-    return out + one_of_property(head, schema, *variants, indent);
-  out += head + ": " + with_null(schema, harmony_type(schema, indent + "    ")) + ",";
+    return out + one_of_property(head, schema, *variants, indent, depth);
+  out += head + ": " + with_null(schema, harmony_type(schema, indent + "    ", depth + 1)) + ",";
   if (const Json* value = schema.find("default"); value && !schema.find("oneOf")) {
     out += " // " + default_text(schema, *value, true);
   }
   return out + "\n";
 }
 
-std::string object_type(const Json& schema, const std::string& indent) {
+std::string object_type(const Json& schema, const std::string& indent, int depth) {
   std::string out;
   if (const std::string* description = string_of(schema, "description")) out += indent + "// " + *description + "\n";
   out += "{\n";
   if (const Json* properties = schema.find("properties"); properties && properties->is_object()) {
     const auto required = required_names(schema);
     for (const auto& [name, property] : properties->object()) {
-      out += property_lines(name, property, required.contains(name), indent);
+      out += property_lines(name, property, required.contains(name), indent, depth);
     }
   }
   return out + indent + "}";
@@ -147,9 +147,9 @@ std::string string_type(const Json& schema) {
 
 }  // namespace
 
-std::string harmony_type(const Json& schema, const std::string& indent) {
-  if (indent.size() > kMaxIndent) return "any";
-  if (const Json::Array* variants = array_of(schema, "oneOf")) return one_of_type(*variants, indent);
+std::string harmony_type(const Json& schema, const std::string& indent, int depth) {
+  if (depth > kMaxDepth) return "any";
+  if (const Json::Array* variants = array_of(schema, "oneOf")) return one_of_type(*variants, indent, depth);
   if (const Json::Array* types = array_of(schema, "type")) {
     std::string out;
     for (const Json& type : *types) {
@@ -161,13 +161,13 @@ std::string harmony_type(const Json& schema, const std::string& indent) {
   }
   const std::string* type = string_of(schema, "type");
   if (!type) return "any";
-  if (*type == "object") return object_type(schema, indent);
+  if (*type == "object") return object_type(schema, indent, depth);
   if (*type == "string") return string_type(schema);
   if (*type == "number" || *type == "integer") return "number";
   if (*type == "boolean") return "boolean";
   if (*type == "array") {
     const Json* items = schema.find("items");
-    return items ? harmony_type(*items, indent) + "[]" : "Array<any>";
+    return items ? harmony_type(*items, indent, depth + 1) + "[]" : "Array<any>";
   }
   return "any";
 }

@@ -10,8 +10,8 @@
 
 namespace gov {
 
-// As harmony's renderer writes it; `indent` stands in front of every line but the first.
-std::string harmony_type(const Json& schema, const std::string& indent);
+// As harmony's renderer writes it; `indent` stands in front of every line but the first. Below `depth` 64, "any".
+std::string harmony_type(const Json& schema, const std::string& indent, int depth = 0);
 
 // As the released Jinja template writes it.
 std::string jinja_type(const Json& schema);

@@ -1,6 +1,7 @@
 // The layout of the released Jinja template. Its white space is what the template's own lines leave behind.
 #include <string_view>
 
+#include "base/utf8.h"
 #include "text/harmony_json.h"
 #include "text/harmony_types.h"
 
@@ -37,12 +38,6 @@ std::string join(const Json::Array& items, std::string_view separator) {
   return out;
 }
 
-std::size_t count_characters(std::string_view text) {
-  std::size_t count = 0;
-  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  return count;
-}
-
 std::string type_of(const Json& schema, int depth);
 
 std::string array_type(const Json& schema, int depth) {
@@ -56,7 +51,7 @@ std::string array_type(const Json& schema, int depth) {
       out = "number[]";
     } else {
       const std::string inner = type_of(*items, depth + 1);
-      if (inner != "object | object" && count_characters(inner) <= 50) out = inner + "[]";
+      if (inner != "object | object" && utf8_count(inner) <= 50) out = inner + "[]";
     }
   }
   return truthy(schema, "nullable") ? out + " | null" : out;

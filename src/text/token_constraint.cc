@@ -34,17 +34,17 @@ struct TokenConstraint::Shared {
   Tokenizer tokenizer;
   std::shared_ptr<const TokenTables> tables;
   std::optional<HarmonyHeaders> headers;
-  std::vector<std::int32_t> ends;                    // of the last message
-  std::vector<std::unique_ptr<GrammarMasks>> calls;  // of rules.tools; null: free text
-  std::unique_ptr<GrammarMasks> final_format;        // null: free text
-  TokenMask text_mask[2];                            // free text that ends with <|end|>, and one that ends with `ends`
+  std::vector<std::int32_t> ends;                          // of the last message
+  std::vector<std::shared_ptr<const GrammarMasks>> calls;  // of rules.tools; null: free text
+  std::shared_ptr<const GrammarMasks> final_format;        // null: free text
+  TokenMask text_mask[2];  // free text that ends with <|end|>, and one that ends with `ends`
 
   Shared(const Tokenizer& t, std::optional<HarmonyTokens> harmony, std::span<const std::int32_t> end_ids, OutputRules r)
       : rules(std::move(r)), tokens(harmony), tokenizer(t), tables(TokenTables::of(t)) {
     check(end_ids);
     if (rules.in_header) headers.emplace(tokenizer, *tokens, rules);
     const auto masks = [&](const std::shared_ptr<const Grammar>& g) {
-      return g == nullptr ? nullptr : std::make_unique<GrammarMasks>(g, tables);
+      return g == nullptr ? nullptr : tables->masks_of(g);
     };
     for (const ToolRule& tool : rules.tools) calls.push_back(masks(tool.arguments));
     final_format = masks(rules.final_format);

@@ -50,15 +50,13 @@ class TokenConstraint {
   // Bit id % 32 of word id / 32 is set if the token may come next; [ceil(vocab / 32)] words, all are written. At least
   // one is set until ended().
   void allowed(std::span<std::uint32_t> words) const;
-  // Whether nothing at all is forbidden now, control tokens included: only behind the end.
-  bool unconstrained() const { return ended(); }
   // The tokens that have to come next, as far as they are certain; they cost no model step of their own. May end with
   // the token that ends the generation.
   std::vector<std::int32_t> forced() const;
   // Takes the token that was drawn or forced; one that was not allowed ends the constraint (everything is allowed
   // then).
   void accept(std::int32_t token);
-  bool ended() const;
+  bool ended() const;  // nothing at all is forbidden then, control tokens included
 
   struct Shared;  // tables of one vocabulary and one set of rules
   struct State;

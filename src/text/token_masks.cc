@@ -262,18 +262,26 @@ void TokenTables::keep_place(const Hash128& hash, PlaceMask mask) const {
   (void)cached<PlaceMask>(hash, [&] { return std::move(mask); });
 }
 
-std::size_t TokenTables::cached_bytes() const {
-  const std::lock_guard lock(mutex_);
-  return bytes_;
+std::shared_ptr<const GrammarMasks> TokenTables::masks_of(const std::shared_ptr<const Grammar>& grammar) const {
+  // By its address: what is kept holds the grammar, so no other can get the same one.
+  Hash128 hash{5, 5};
+  hash.add(reinterpret_cast<std::uintptr_t>(grammar.get()));
+  return cached<GrammarMasks>(hash, [&] { return GrammarMasks(grammar, *this); });
 }
 
-GrammarMasks::GrammarMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTables> tables)
-    : grammar_(std::move(grammar)), tables_(std::move(tables)), number_(tables_->new_number()) {
+GrammarMasks::GrammarMasks(std::shared_ptr<const Grammar> grammar, const TokenTables& tables)
+    : grammar_(std::move(grammar)), tables_(&tables), number_(tables.new_number()) {
   for (const Terminal& t : impl().terminals) terminals_.push_back(tables_->number_of(t.dfa));
   for (const ObjectSpec& o : impl().objects) {
     extras_.emplace_back();
     for (const ExtraNames& e : o.extras) extras_.back().push_back(tables_->number_of(e.name.dfa));
   }
+}
+
+std::size_t GrammarMasks::bytes() const {
+  std::size_t extras = 0;
+  for (const auto& of_object : extras_) extras += sizeof of_object + of_object.size() * sizeof(std::uint64_t);
+  return sizeof *this + impl().bytes + terminals_.size() * sizeof(std::uint64_t) + extras;
 }
 
 void GrammarMasks::add(const GrammarThreads& threads, std::span<std::uint32_t> words) const {

@@ -49,6 +49,8 @@ struct PlaceMask {
   std::size_t bytes() const { return words.size() * 4; }
 };
 
+class GrammarMasks;
+
 class TokenTables {
  public:
   explicit TokenTables(const Tokenizer& tokenizer);
@@ -72,11 +74,13 @@ class TokenTables {
   std::shared_ptr<const PlaceMask> find_place(const Hash128& hash) const;
   void keep_place(const Hash128& hash, PlaceMask mask) const;
 
-  std::size_t cached_bytes() const;
+  // The masks of a grammar; one object for all who ask while it is kept, so that what one request found out is there
+  // for the next. It must not outlive these tables.
+  std::shared_ptr<const GrammarMasks> masks_of(const std::shared_ptr<const Grammar>& grammar) const;
 
  private:
   struct Entry {
-    std::shared_ptr<const void> value;  // a TerminalMask, LengthProfile, PlaceMask or Dfa; the hash says which
+    std::shared_ptr<const void> value;  // a TerminalMask, LengthProfile, PlaceMask, GrammarMasks or Dfa; the hash says
     std::uint64_t number = 0;
     std::size_t bytes = 0;
     std::list<Hash128>::iterator used;
@@ -99,11 +103,12 @@ class TokenTables {
   mutable std::uint64_t numbers_ = 0;
 };
 
-// A grammar for one vocabulary.
+// A grammar for one vocabulary, by TokenTables::masks_of.
 class GrammarMasks {
  public:
-  GrammarMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTables> tables);
+  GrammarMasks(std::shared_ptr<const Grammar> grammar, const TokenTables& tables);
   const Grammar::Impl& impl() const { return grammar_->impl(); }
+  std::size_t bytes() const;  // the grammar included
   // Adds the tokens that may come next.
   void add(const GrammarThreads& threads, std::span<std::uint32_t> words) const;
 
@@ -116,7 +121,7 @@ class GrammarMasks {
   void remove_taken(const GrammarThread& thread, std::span<std::uint32_t> words) const;
 
   std::shared_ptr<const Grammar> grammar_;
-  std::shared_ptr<const TokenTables> tables_;
+  const TokenTables* tables_;  // which keep this
   std::uint64_t number_;
   std::vector<std::uint64_t> terminals_;            // numbers of Impl::terminals
   std::vector<std::vector<std::uint64_t>> extras_;  // of Impl::objects' extras

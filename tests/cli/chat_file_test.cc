@@ -46,7 +46,7 @@ Conversation conversation() {
   return c;
 }
 
-std::string decoded(const Conversation& c, const ChatPromptOptions& options, std::size_t first = 0) {
+std::string decoded(const Conversation& c, const PromptFormat& options, std::size_t first = 0) {
   const ChatPrompt prompt = chat_prompt(nano().package, c, options, first);
   return nano().package.tokenizer.decode(prompt.ids);
 }
@@ -73,7 +73,7 @@ TEST(ChatPrompts, TheLastAnswerIsWhatIsAskedFor) {
 }
 
 TEST(ChatPrompts, HarmonyModelsGetEffortDateAndNoPastReasoning) {
-  ChatPromptOptions options;
+  PromptFormat options;
   options.format = ChatFormat::kHarmony;
   options.effort = "high";
   options.date = "2026-01-31";
@@ -84,6 +84,9 @@ TEST(ChatPrompts, HarmonyModelsGetEffortDateAndNoPastReasoning) {
   EXPECT_NE(text.find("<|start|>assistant<|channel|>final<|message|>A dog.<|end|>"), std::string::npos);
   EXPECT_EQ(text.find("I see."), std::string::npos);
   EXPECT_TRUE(text.ends_with("And now?<|end|><|start|>assistant"));
+  options.harmony_template = HarmonyTemplate::kHfJinja;
+  const std::string jinja = decoded(conversation(), options);
+  EXPECT_NE(jinja.find("# Instructions\n\nBe\nbrief.\n\n<|end|>"), std::string::npos) << jinja;
 }
 
 TEST(ChatPrompts, TextCannotForgeMessages) {

@@ -174,6 +174,28 @@ def interrupt_stops_the_answer_only(start, home):
     assert len(messages_of(home / "stopped.json")[1]["content"]) > 20  # what was said is kept
 
 
+def a_stopped_retry_keeps_the_answer(start, home):
+    t = start(*ENDLESS, "--max-new-tokens", "20", "--context", "100000")
+    t.say("What is a dog?")
+    t.expect("20 tokens")
+    t.say(f"/save {home}/before.json")
+    t.expect("wrote 1 message")
+    t.say("/set max_tokens 1000000")
+    t.expect("max_tokens 1000000")
+    t.say("/retry")
+    t.expect("\n")
+    seen = len(t.output)
+    while len(t.output) < seen + 300:
+        t.read(1)
+    t.send("\x03")
+    t.expect("the answer from before stays")
+    t.say(f"/save {home}/after.json")
+    t.expect("wrote 1 message")
+    t.say("/quit")
+    equal(t.ends(), 0)
+    equal(messages_of(home / "after.json"), messages_of(home / "before.json"))
+
+
 def pasted_text_is_one_message(start, home):
     t = start()
     t.prompt()
@@ -285,7 +307,8 @@ def dropping_is_asked_for(start, home):
 
 def main():
     failed = 0
-    tests = [picture_save_and_load, interrupt_stops_the_answer_only, pasted_text_is_one_message,
+    tests = [picture_save_and_load, interrupt_stops_the_answer_only, a_stopped_retry_keeps_the_answer,
+             pasted_text_is_one_message,
              history_is_private_and_comes_back, tab_completes, colours_only_where_wanted, dropping_is_asked_for]
     for test in tests:
         home = pathlib.Path(tempfile.mkdtemp(prefix="gov_chat_"))

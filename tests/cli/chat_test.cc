@@ -47,6 +47,24 @@ TEST(Chat, UndoRetryAndDrop) {
   EXPECT_EQ(lines_of(nothing.err).size(), 4u) << nothing.err;
 }
 
+TEST(Chat, UndoForgetsTheMessageThatFailed) {
+  std::string words;
+  for (int i = 0; i < 400; ++i) words += "dog ";
+  const Ran ran = chat("What is this?\n" + words + "\n/undo\n/retry\n", {"--context", "256"});
+  const auto out = lines_of(ran.out);
+  ASSERT_EQ(out.size(), 2u) << ran.out << ran.err;
+  EXPECT_EQ(out[0], out[1]);
+  EXPECT_NE(ran.err.find("forgot: dog dog"), std::string::npos) << ran.err;
+}
+
+TEST(Chat, GivenInstructionsGoOverThoseOfAFile) {
+  const TempFolder folder;
+  const std::string file = folder / "talk.json";
+  ASSERT_EQ(chat("What is this?\n/save " + file + "\n", {"--system", "First."}).status, 0);
+  EXPECT_EQ(chat("/system\n", {"--load", file}).out, "First.\n");
+  EXPECT_EQ(chat("/system\n", {"--load", file, "--system", "Second."}).out, "Second.\n");
+}
+
 TEST(Chat, SaveAndLoadGoOnAsBefore) {
   const TempFolder folder;
   const std::string file = folder / "my talk.json";
@@ -119,6 +137,22 @@ TEST(Chat, JsonLinesInAndOut) {
   EXPECT_EQ(events.back(), "error");
 }
 
+TEST(Chat, PicturesOfALineThatFailsAreNotSent) {
+  const Ran ran = chat(fmt::format("{{\"text\": \"x\", \"images\": [\"{0}\", \"/nowhere.png\"]}}\n\"What is this?\"\n"
+                                   "/image '{0}' /nowhere.png\n\"And this?\"\n",
+                                   dog_picture()),
+                       {"--json"});
+  EXPECT_EQ(ran.status, 1);
+  int answers = 0;
+  for (const std::string& line : lines_of(ran.out)) {
+    const Json json(line);
+    if (json.text("/event") != "answer") continue;
+    ++answers;
+    EXPECT_LT(json.integer("/usage/prompt_tokens"), 258) << line;
+  }
+  EXPECT_EQ(answers, 2) << ran.out;
+}
+
 TEST(Chat, AFullContextIsSaidAndNothingIsDroppedUnasked) {
   std::string words;
   for (int i = 0; i < 60; ++i) words += "dog cat ";
@@ -140,7 +174,7 @@ TEST(Chat, HarmonyModelsHaveEffortAndChannels) {
 }
 
 TEST(Chat, WrongOptionsAreRefused) {
-  EXPECT_EQ(chat("", {"--effort", "huge"}).status, 2);
+  EXPECT_EQ(chat("", {"--reasoning-effort", "huge"}).status, 2);
   EXPECT_EQ(chat("", {"--max-new-tokens", "0"}).status, 2);
   EXPECT_EQ(chat("", {"--hide-reasoning", "--show-reasoning"}).status, 2);
   for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{

@@ -46,6 +46,17 @@ TEST(Usage, ProgramHelpListsTheCommandsThatExist) {
   }
 }
 
+TEST(Usage, PromptsAreMadeByTheSameOptionsEverywhere) {
+  for (const char* command : {"generate", "chat", "serve"}) {
+    const std::string help = run({command, "--help"}).out;
+    if (help.find("not in this build") != std::string::npos) continue;
+    for (const char* option : {"--reasoning-effort EFFORT:{low,medium,high}=medium",
+                               "--chat-template FORM:{auto,plain,harmony,hf-jinja}=auto"})
+      EXPECT_NE(help.find(option), std::string::npos) << command << option << help;
+    EXPECT_EQ(help.find("--date DATE=today") == std::string::npos, std::string(command) == "serve") << help;
+  }
+}
+
 TEST(Usage, Version) {
   const Ran ran = run({"--version"});
   EXPECT_EQ(ran.status, 0);

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <future>
 
+#include "engine/engine_loop.h"
 #include "model/device_weights.h"
+#include "tensor/device.h"
 #include "tests/engine/test_support.h"
 #include "tests/test_device.h"
 
@@ -149,6 +152,26 @@ TEST_P(OnDevice, ConstrainedTextsAreTheCpus) {
       on_device(*device, &tokenizer, ends, options(16, 8), pool);
   expect_close(generate(on_device, all), generate(on_host, all));
   EXPECT_GT(on_device.stats().forced_tokens, 100);
+}
+
+// A thread starts on the first GPU; the engine's thread has to go to the model's.
+TEST_P(OnDevice, TheLoopsThreadUsesTheModelsGpu) {
+  if (cuda_device_count() < 2) GTEST_SKIP() << "there is one GPU";
+  const Model second = to_device(random_model(small_config(GetParam()), 5, pool), {1, false, {}}, pool);
+  const std::vector<RequestResult> expected = run(*device, options(16, 8));
+  Engine engine(second, nullptr, {}, options(16, 8), pool);
+  std::vector<std::promise<RequestResult>> promises(expected.size());
+  EngineLoop loop(engine);
+  const std::vector<Request> all = requests();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    loop.submit(all[i], [&promise = promises[i]](RequestResult result, std::exception_ptr error) {
+      if (error) promise.set_exception(error);
+      else promise.set_value(std::move(result));
+    });
+  }
+  std::vector<RequestResult> results;
+  for (std::promise<RequestResult>& promise : promises) results.push_back(promise.get_future().get());
+  expect_close(results, expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, OnDevice, testing::Bool(),

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "base/philox.h"
 #include "tests/engine/test_support.h"
@@ -182,6 +183,47 @@ TEST_F(Drafts, UnderPreemption) {
   expect_equal(run(o, requests), expected, "preempted");
   EXPECT_GT(stats.preemptions, 0);
   EXPECT_GT(stats.draft.accepted, 100);
+}
+
+// A sequence that gives way in the very step in which it had guessed forgets the guess.
+TEST_F(Drafts, WhereArrivalsOfLargerPriorityMakeRoom) {
+  std::vector<Request> requests = all_kinds();
+  const std::vector<RequestResult> expected = run(options(0), requests);
+  EngineOptions o = options(6);
+  o.max_sequences = 2;
+  Engine engine(model, &tokenizer, {10, 13}, o, pool);
+  std::vector<RequestId> ids;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].priority = static_cast<int>(i);
+    ids.push_back(engine.submit(requests[i]));
+    for (int step = 0; step < 9; ++step) engine.step();
+  }
+  while (engine.step()) {
+  }
+  std::vector<RequestResult> results;
+  for (const RequestId id : ids) results.push_back(engine.take(id));
+  expect_equal(results, expected, "made room");
+  EXPECT_GT(engine.stats().preemptions, 10);
+  EXPECT_GT(engine.stats().draft.accepted, 100);
+}
+
+// Scores take the place of the logits that guesses were drawn from.
+TEST_F(Drafts, BesideScoredPrompts) {
+  std::vector<Request> requests = all_kinds();
+  for (std::size_t i = 0; i < requests.size(); i += 2) requests[i].options.prompt_logprobs = 1;
+  const std::vector<RequestResult> expected = run(options(0), requests);
+  for (const std::int64_t chunk : {9, 64}) {
+    const std::vector<RequestResult> results = run(options(6, chunk), requests);
+    expect_equal(results, expected, fmt::format("chunk {}", chunk));
+    for (std::size_t i = 0; i < requests.size(); i += 2) {
+      ASSERT_EQ(results[i].prompt_logprobs.size(), expected[i].prompt_logprobs.size());
+      for (std::size_t k = 1; k < expected[i].prompt_logprobs.size(); ++k) {
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(results[i].prompt_logprobs[k]),
+                  std::bit_cast<std::uint32_t>(expected[i].prompt_logprobs[k]));
+      }
+    }
+    EXPECT_GT(stats.draft.accepted, 100);
+  }
 }
 
 TEST_F(Drafts, AmongConstraintsAndForcedTokens) {

@@ -273,6 +273,26 @@ TEST_F(Loop, AFaultOfTheEngineEndsEverythingAndReadiness) {
   EXPECT_EQ(code_of([&] { loop.submit(make_request({3}, greedy(1)), {}); }), ErrorCode::kUnavailable);
 }
 
+// What a lost device holds is not touched any more.
+TEST_F(Loop, AFailedEngineIsLeftAlone) {
+  std::atomic<bool> unplugged = false;
+  engine->context().trace = [&](std::string_view name, const Tensor&) {
+    if (unplugged && name == "hidden.1") fail(ErrorCode::kDevice, "unplugged");
+  };
+  {
+    EngineLoop loop(*engine);
+    Ending good, bad;
+    loop.submit(make_request(random_prompt(20, 1), greedy(3)), good.done());
+    good.get();
+    unplugged = true;
+    loop.submit(make_request(random_prompt(20, 2), greedy(3)), bad.done());
+    EXPECT_EQ(bad.error(), ErrorCode::kDevice);
+    ASSERT_TRUE(eventually([&] { return loop.failed(); }));
+    loop.reset_prefix_cache();
+  }
+  EXPECT_GT(engine->stats().prefix.cached_full_blocks, 0);
+}
+
 TEST_F(Loop, NumbersThatAreNotFiniteEndOneRequestOnly) {
   // A bias as large as floats go makes the sum of logits infinite for one request only.
   EngineLoop loop(*engine);

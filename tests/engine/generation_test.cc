@@ -344,5 +344,34 @@ TEST_F(Generation, LogprobsOfAWholeVocabularySumToOne) {
   EXPECT_TRUE(zero.top_logprobs[0].empty());
 }
 
+// Rows of an answer that are computed again, and those of tokens that were not drawn, are not rows of a prompt.
+TEST_F(Generation, RowsAreCountedByWhatTheyAre) {
+  OutputRules rules;
+  rules.in_header = false;
+  rules.final_format = Grammar::regex("[a-z]{4} is the one that I had in mind");
+  const std::vector<std::int32_t> ends = {0};
+  Request request = make_request(random_prompt(10, 1), sampled(60, 1));
+  request.constraint.emplace(tokenizer, std::nullopt, ends, rules);
+  const Completion constrained = run(checked(128), {request})[0].choices[0];
+  EXPECT_GT(stats.forced_tokens, 10);
+  EXPECT_EQ(stats.prompt_rows, 10);
+  EXPECT_EQ(stats.prompt_rows + stats.decode_rows, 9 + static_cast<std::int64_t>(constrained.tokens.size()));
+
+  EngineOptions o = checked(128);
+  o.prefix_cache = false;
+  o.max_sequences = 1;
+  Engine engine(model, &tokenizer, {}, o, pool);
+  engine.submit(make_request(random_prompt(10, 2), greedy(30)));
+  for (int i = 0; i < 21; ++i) engine.step();
+  Request urgent = make_request(random_prompt(5, 3), greedy(4));
+  urgent.priority = 1;
+  engine.submit(urgent);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.stats().preemptions, 1);
+  EXPECT_EQ(engine.stats().prompt_rows, 10 + 5 + 10);
+  EXPECT_EQ(engine.stats().decode_rows, 29 + 3 + 20);
+}
+
 }  // namespace
 }  // namespace gov::test

@@ -157,5 +157,20 @@ TEST(Isolation, FiveThousandRequestsInCompanyAreAsAlone) {
   EXPECT_EQ(stats.free_sliding_blocks, stats.sliding_blocks);
 }
 
+TEST(Isolation, ADeviceThatFailsAtAPictureIsLost) {
+  ThreadPool pool(1);
+  const Model model = random_model(small_config(true), 5, pool);
+  for (const ErrorCode code : {ErrorCode::kIo, ErrorCode::kDevice}) {
+    Engine engine(model, nullptr, {}, {}, pool);
+    engine.context().trace = [&](std::string_view name, const Tensor&) {
+      if (name == "vision_embeds") fail(code, "unplugged");
+    };
+    Request request = make_request({1, 2}, greedy(3));
+    request.images = {random_image(model.config, 1)};
+    EXPECT_THROW(generate(engine, std::vector<Request>(1, request)), Error);
+    EXPECT_EQ(engine.stats().device_lost, code == ErrorCode::kDevice);
+  }
+}
+
 }  // namespace
 }  // namespace gov::test

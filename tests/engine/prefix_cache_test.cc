@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "base/philox.h"
@@ -180,6 +181,58 @@ TEST_F(Prefixes, PicturesAreTheirPixels) {
   EXPECT_EQ(e->stats().images, images);
 }
 
+// Digests that came with the request are taken as they are: nothing is computed twice.
+TEST_F(Prefixes, DigestsMayComeWithTheRequest) {
+  Request request = make_request(join({kImageToken}, random_prompt(20, 1)), greedy(4));
+  request.images = {random_image(model.config, 1)};
+  Request digested = request;
+  digest_images(digested);
+  EXPECT_EQ(digested.image_digests.size(), 1u);
+  const auto e = engine(checked());
+  EXPECT_EQ(cost(*e, request, "without"), 26);
+  EXPECT_EQ(cost(*e, digested, "with"), 1);
+  digested.image_digests[0][5] ^= 1;
+  EXPECT_EQ(cost(*e, digested, "another picture"), 26);
+  digested.image_digests.emplace_back();
+  EXPECT_THROW(e->submit(digested), Error);
+  request.images[0][3] = NAN;
+  digest_images(request);
+  EXPECT_TRUE(request.image_digests.empty());
+  EXPECT_THROW(e->submit(request), Error);
+}
+
+// Only the pool that is short gives up what it keeps.
+TEST(PrefixesOfBlocks, UnsharingTouchesThePoolThatIsShort) {
+  const Config config = small_config();
+  DecodingRules rules;
+  rules.vocabulary = config.vocab_size;
+  BlockManager blocks({8, 16, 16, DType::kF32}, config.sliding_window);
+  PrefixCache cache(blocks, true);
+  RequestState request;
+  request.prompt = expand_prompt(config, random_prompt(20, 1), 0);
+  request.max_new_tokens = 10;
+  Sequence first(request, 0, rules), second(request, 1, rules);
+  std::vector<BlockCopy> copies;
+  ASSERT_TRUE(blocks.prepare(first.blocks, 0, 20, copies));
+  first.computed = 20;
+  cache.leave(first);
+  blocks.release(first.blocks);
+  cache.take(second, cache.find(second));
+  EXPECT_EQ(second.computed, 19);
+  const PrefixStats before = cache.stats();
+  cache.unshare(second, 19, {});
+  EXPECT_EQ(cache.stats().cached_full_blocks, before.cached_full_blocks);
+  EXPECT_EQ(cache.stats().cached_sliding_blocks, before.cached_sliding_blocks);
+  cache.unshare(second, 19, {0, 1});
+  EXPECT_EQ(cache.stats().cached_full_blocks, before.cached_full_blocks);
+  EXPECT_EQ(cache.stats().cached_sliding_blocks, before.cached_sliding_blocks - 1);
+  cache.unshare(second, 19, {1, 0});
+  EXPECT_EQ(cache.stats().cached_full_blocks, before.cached_full_blocks - 1);
+  cache.leave(second);
+  blocks.release(second.blocks);
+  EXPECT_EQ(cache.check(), "");
+}
+
 TEST_F(Prefixes, ResetForgets) {
   const auto e = engine(checked());
   const Request request = make_request(random_prompt(60, 1), greedy(8));
@@ -347,6 +400,34 @@ TEST(PrefixesOfNano, TheSecondTurnOfALongConversation) {
   EXPECT_EQ(cold.stats().prompt_rows, 4096 + asked);
   RecordProperty("cold_ms", static_cast<int>(expected.first_token_seconds * 1e3));
   RecordProperty("warm_ms", static_cast<int>(second.first_token_seconds * 1e3));
+}
+
+// Every salt has a tree of its own; each is given up without a look at the others.
+TEST(PrefixesTime, ManySaltsAreForgottenAtOnce) {
+  constexpr int kSalts = 30000;
+  const Config config = small_config();
+  DecodingRules rules;
+  rules.vocabulary = config.vocab_size;
+  BlockManager blocks({8, kSalts, kSalts, DType::kF32}, config.sliding_window);
+  PrefixCache cache(blocks, true);
+  for (int i = 0; i < kSalts; ++i) {
+    RequestState request;
+    request.request.cache_salt = std::to_string(i);
+    request.prompt = expand_prompt(config, random_prompt(8, 1), 0);
+    request.max_new_tokens = 1;
+    Sequence sequence(request, 0, rules);
+    std::vector<BlockCopy> copies;
+    ASSERT_TRUE(blocks.prepare(sequence.blocks, 0, 8, copies));
+    sequence.computed = 8;
+    cache.leave(sequence);
+    blocks.release(sequence.blocks);
+  }
+  EXPECT_EQ(cache.stats().cached_full_blocks, kSalts);
+  const Timer timer;
+  cache.reset();
+  EXPECT_LT(timer.seconds(), 1);
+  EXPECT_EQ(cache.stats().cached_full_blocks, 0);
+  EXPECT_EQ(cache.check(), "");
 }
 
 }  // namespace

@@ -152,6 +152,16 @@ TEST_F(PromptRows, PreemptedPromptsAreScoredOnce) {
   }
 }
 
+// One sequence at a time needs one row of logits, but a product for each row of the prompt would take long.
+TEST_F(PromptRows, PiecesAreNotTiny) {
+  const auto ops_of = [&](const GenerationOptions& options) {
+    Engine engine(model, nullptr, {}, checked(128, 1), pool);
+    generate(engine, {make_request(random_prompt(100, 3), options)});
+    return engine.context().counters.ops;
+  };
+  EXPECT_LE(ops_of(scored(1, 1)) - ops_of(greedy(1)), 4 * 3);
+}
+
 // The mean by hand: the last layer's rows through a norm in double precision.
 TEST_F(PromptRows, EmbeddingsAreTheMeanOfTheLastHiddenStates) {
   Request request = make_request(random_prompt(30, 8), greedy(10));

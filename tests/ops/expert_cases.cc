@@ -101,6 +101,40 @@ Doubles router_case(Context& ctx, const RouterProblem& p) {
   return all;
 }
 
+// Counts from a loop over every pair; half the rows are pictures', some are padding, some indices are no expert.
+Doubles load_case(Context& ctx, std::int64_t layers, std::int64_t rows, std::int64_t experts, std::int64_t count) {
+  Memory memory(std::uint64_t(rows * experts) + 31);
+  const std::int64_t planned = rows + 3;
+  std::vector<std::int32_t> indices;
+  std::vector<std::uint8_t> modality;
+  std::vector<std::int64_t> slots;
+  for (std::int64_t i = 0; i < layers * planned * count; ++i)
+    indices.push_back(std::int32_t(memory.random.below(experts + 2) - 1));
+  for (std::int64_t t = 0; t < rows; ++t) {
+    modality.push_back(std::uint8_t(memory.random.below(2) * 7));
+    slots.push_back(memory.random.below(5) - 1);
+  }
+  const Tensor counts = memory.make(DType::kI64, {2, layers, experts});
+  Doubles want;
+  for (std::int64_t i = 0; i < counts.elements(); ++i) {
+    counts.as<std::int64_t>()[i] = i + (std::int64_t{1} << 40);
+    want.push_back(double(i) + 0x1p40);
+  }
+  for (std::int64_t l = 0; l < layers; ++l)
+    for (std::int64_t t = 0; t < rows; ++t)
+      for (std::int64_t k = 0; k < count; ++k) {
+        const std::int32_t e = indices[std::size_t((l * planned + t) * count + k)];
+        if (slots[std::size_t(t)] < 0 || e < 0 || e >= experts) continue;
+        want[std::size_t(((modality[std::size_t(t)] != 0) * layers + l) * experts + e)] += 1;
+      }
+  call(ctx, ops::expert_load, memory.ints(indices, {layers, planned, count}), memory.bytes(modality, {rows}),
+       memory.longs(slots), counts);
+  Doubles got;
+  for (std::int64_t i = 0; i < counts.elements(); ++i) got.push_back(double(counts.as<std::int64_t>()[i]));
+  EXPECT_TRUE(same_bits(got, want));
+  return got;
+}
+
 }  // namespace
 
 std::vector<OpCase> expert_cases() {
@@ -127,6 +161,11 @@ std::vector<OpCase> expert_cases() {
     p.act = DType::kBF16;
     cases.push_back({name + "_act_bf16", [=](Context& ctx) { return router_case(ctx, p); }, true});
   };
+  for (const std::int64_t rows : {1, 9, 3000}) {
+    cases.push_back(
+        {fmt::format("expert_load_{}", rows), [rows](Context& ctx) { return load_case(ctx, 3, rows, 32, 4); }});
+  }
+  cases.push_back({"expert_load_many_experts", [](Context& ctx) { return load_case(ctx, 2, 40, 1024, 64); }});
   router({DType::kF32, 6, 4, 96});
   router({DType::kBF16, 32, 4, 2880});
   router({DType::kF16, 7, 7, 33});

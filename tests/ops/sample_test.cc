@@ -224,7 +224,7 @@ TEST_P(Sample, GreedyTakesTheBestAllowedToken) {
   }
   const std::vector<std::uint32_t> nothing = mask_of(logits.size(), {});
   row.allowed = nothing;
-  EXPECT_THROW(sample_one(context(), logits, row), Error);
+  EXPECT_EQ(sample_one(context(), logits, row).token, -1);
   row.allowed = std::span(nothing).first(10);
   EXPECT_THROW(sample_one(context(), logits, row), Error);
 }
@@ -347,7 +347,7 @@ TEST_P(Sample, NonFiniteLogitsAreNeverDrawn) {
   }
 }
 
-TEST_P(Sample, RowWithoutFiniteLogitThrowsAndSparesTheOthers) {
+TEST_P(Sample, ARowWithoutFiniteLogitSparesTheOthers) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   Memory memory;
   const std::vector<float> good = random_logits(50, 2, 12);
@@ -358,19 +358,13 @@ TEST_P(Sample, RowWithoutFiniteLogitThrowsAndSparesTheOthers) {
     for (std::size_t r = 0; r < 64; ++r) std::copy(good.begin(), good.end(), logits.as<float>() + r * 50);
     std::fill(logits.as<float>() + 17 * 50, logits.as<float>() + 18 * 50, bad);
     std::vector<SampleResult> results(64);
-    try {
-      call(context(), ops::sample, logits, rows, results);
-      ADD_FAILURE() << "accepted";
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kDevice);
-      EXPECT_NE(std::string(error.what()).find("non-finite logits in row 17"), std::string::npos) << error.what();
-    }
+    call(context(), ops::sample, logits, rows, results);
     for (std::size_t r = 0; r < 64; ++r) EXPECT_EQ(results[r].token, r == 17 ? -1 : want[r].token) << r;
   }
   const std::vector<std::int32_t> forbidden = {0, 1, 2};
   SampleRow row;
   row.forbidden = forbidden;
-  EXPECT_THROW(sample_one(context(), {1.f, 2.f, 3.f}, row), Error);
+  EXPECT_EQ(sample_one(context(), {1.f, 2.f, 3.f}, row).token, -1);
 }
 
 }  // namespace

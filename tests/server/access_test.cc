@@ -171,7 +171,8 @@ TEST(Drain, WhatIsLeftGetsAnErrorEvent) {
 // Two hundred servers are told to end while their clients stream: not one stream is cut.
 TEST(Drain, TwoHundredTimesNoStreamIsCut) {
   int cut = 0, streams = 0;
-  for (int run = 0; run < 200; ++run) {
+  const int runs = kTsan ? 20 : 200;
+  for (int run = 0; run < runs; ++run) {
     TestServer s;
     std::vector<std::thread> clients;
     std::atomic<int> complete{0}, begun{0};
@@ -191,7 +192,7 @@ TEST(Drain, TwoHundredTimesNoStreamIsCut) {
     cut += begun - complete;
   }
   EXPECT_EQ(cut, 0);
-  EXPECT_GT(streams, 400);
+  EXPECT_GT(streams, 2 * runs);
 }
 
 TEST(Tls, AnswersStreamsAndRefusesOldVersions) {

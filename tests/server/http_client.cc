@@ -185,8 +185,8 @@ std::vector<server::Route> TestRoutes::routes() {
   using Answerer = const std::shared_ptr<server::Responder>&;
   std::vector<server::Route> list;
   list.push_back(
-      {"POST", "/length", [](Request q, Answerer r) { r->bytes(200, "text/plain", std::to_string(q.body.size())); }});
-  list.push_back({"POST", "/echo", [](Request q, Answerer r) { r->bytes(200, "text/plain", q.body); }});
+      {"POST", "/length", [](Request q, Answerer r) { r->bytes(200, "text/plain", std::to_string(q.body().size())); }});
+  list.push_back({"POST", "/echo", [](Request q, Answerer r) { r->bytes(200, "text/plain", std::string(q.body())); }});
   list.push_back({"GET", "/echo", [](Request q, Answerer r) {
                     std::string text = q.path;
                     for (const auto& [name, value] : q.query) text += "|" + name + "=" + value;

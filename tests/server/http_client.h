@@ -16,6 +16,16 @@
 
 namespace gov::test {
 
+// ThreadSanitizer makes everything some ten times slower: then there are fewer rounds.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kTsan = true;
+#else
+inline constexpr bool kTsan = false;
+#endif
+
+// Larger allocations of this program fail.
+extern std::atomic<std::size_t> largest_allocation;
+
 struct Answer {
   int status = 0;                              // 0: nothing came
   std::map<std::string, std::string> headers;  // names in lower case

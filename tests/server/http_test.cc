@@ -101,6 +101,7 @@ std::vector<Vector> malformed() {
       {"two hosts", get + kHost + kHost + "\r\n", 400},
       {"foreign host", get + "Host: evil.com\r\n\r\n", 403},
       {"foreign host in the target", "GET http://evil.com/echo HTTP/1.1\r\n" + kHost + "\r\n", 403},
+      {"foreign host in 1.0", "GET /echo HTTP/1.0\r\nHost: evil.com\r\n\r\n", 403},
       {"CL and TE", post + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
       {"TE and CL", post + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400},
       {"two CL", post + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400},

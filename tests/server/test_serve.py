@@ -14,7 +14,7 @@ import urllib.parse
 
 import pytest
 
-from conftest import PROGRAM, eventually
+from conftest import PROGRAM, ROOT, eventually
 
 CHAT = {"messages": [{"role": "user", "content": "What is this?"}], "max_tokens": 24, "stream": True, "temperature": 1}
 
@@ -277,3 +277,19 @@ def test_slow_writers_do_not_disturb(serve):
     for client in slow:
         client.close()
     assert server.stop() == 0
+
+
+def test_a_log_that_nobody_reads_keeps_nobody_waiting():
+    process = subprocess.Popen([PROGRAM, "serve", "--model", str(ROOT / "models/nano"), "--port", "0"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        port = int(re.search(r":(\d+)\s*$", process.stdout.readline())[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for _ in range(2000):  # of 120 bytes each, into a pipe of 64 KiB
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()

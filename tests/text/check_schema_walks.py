@@ -3,7 +3,8 @@
 
     python3 tests/text/check_schema_walks.py build/release/tests/text/text_test
 
-Needs jsonschema, and rfc3339-validator, idna, rfc3987-syntax or the like for the formats that it only knows with them.
+./test runs it among the clients. Needs jsonschema, and rfc3339-validator, idna, rfc3987-syntax or the like for the formats that
+it only knows with them.
 """
 import json
 import os
@@ -29,13 +30,18 @@ def readable(schema):
     return "\\\\p{" not in text and "(?<year>" not in text and '"format": "time"' not in text
 
 
+def walks_of(program):
+    with tempfile.TemporaryDirectory() as folder:
+        walks = os.path.join(folder, "walks.jsonl")
+        subprocess.run([program, "--gtest_filter=TokenConstraint.RandomWalksAreValidDocuments"], check=True,
+                       env={**os.environ, "GOV_DUMP_WALKS": walks}, stdout=subprocess.DEVNULL)
+        with open(walks, encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
 def main(program):
-    walks = os.path.join(tempfile.mkdtemp(), "walks.jsonl")
-    subprocess.run([program, "--gtest_filter=TokenConstraint.RandomWalksAreValidDocuments"], check=True,
-                   env={**os.environ, "GOV_DUMP_WALKS": walks}, stdout=subprocess.DEVNULL)
     validators, checked, bad, skipped = {}, 0, 0, 0
-    for line in open(walks, encoding="utf-8"):
-        row = json.loads(line)
+    for row in walks_of(program):
         key = json.dumps(row["schema"])
         if key not in validators:
             schema = tuples_as_2020_12(row["schema"])

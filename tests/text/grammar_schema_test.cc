@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "base/utf8.h"
 #include "tests/text/grammar_test_support.h"
 #include "tests/text/text_test_data.h"
 
@@ -69,7 +70,24 @@ TEST(GrammarSchema, RefusesByName) {
       {R"j({"oneOf":[{"type":"integer"},{"type":"number"}]})j", "/oneOf: branches 0 and 1"},
       {R"j({"oneOf":[{"type":"object","properties":{"a":{}}},{"type":"object","properties":{"b":{}}}]})j",
        "/oneOf: branches"},
+      // Without `type`, each takes the values that the other's keywords are about.
+      {R"j({"oneOf":[{"minLength":2},{"minimum":5}]})j", "/oneOf: branches 0 and 1"},
+      {R"j({"oneOf":[{"properties":{"a":{"type":"string"}},"required":["a"]},{"minLength":3}]})j", "/oneOf: branches"},
+      {R"j({"anyOf":[{"minLength":1},{"minimum":1}],"oneOf":[{"required":["a"],"maxProperties":1},{"minProperties":2}]})j",
+       "/oneOf: branches"},
+      // They exclude each other where `t` is required, and not elsewhere.
+      {R"j({"$defs":{"u":{"oneOf":[{"required":["t"],"properties":{"t":{"const":1}}},{"properties":{"t":{"const":2}}}]}},
+            "type":"object","properties":{"x":{"allOf":[{"$ref":"#/$defs/u"},{"type":"object","required":["t"]}]},
+                                          "y":{"allOf":[{"$ref":"#/$defs/u"},{"type":"object"}]}}})j",
+       "/$defs/u/oneOf: branches"},
+      // What is unevaluated follows from the branches and proves nothing about them.
+      {R"j({"type":"object","oneOf":[{"required":["all"],"unevaluatedProperties":true},{"required":["a"],"properties":{"a":{}}}],
+            "unevaluatedProperties":false})j",
+       "/oneOf: branches"},
+      {R"j({"enum":[{"a":1}],"unevaluatedProperties":false})j", "together with keywords"},
+      {R"j({"unevaluatedItems":{"type":"string"}})j", "only true and false"},
       {R"j({"patternProperties":{"a":{},"b":{}}})j", "another pattern matches too"},
+      {R"j({"type":"object","propertyNames":{"format":"hostname"}})j", "/propertyNames: needs an automaton"},
       {R"j({"unevaluatedProperties":{"type":"string"}})j", "only true and false"},
       {R"j({"type":"integer","minimum":5,"maximum":4})j", "no finite document"},
       {R"j({"type":"string","minLength":5,"maxLength":4})j", "no finite document"},
@@ -89,6 +107,36 @@ TEST(GrammarSchema, RefusesByName) {
   }
 }
 
+TEST(GrammarSchema, AnchorsAreOfSchemas) {
+  const auto grammar = Grammar::json_schema(Json::parse(
+      R"j({"$defs":{"a":{"enum":[{"$anchor":"x","type":"null"}]},"enum":{"$anchor":"x","type":"string"}},"$ref":"#x"})j"));
+  EXPECT_TRUE(accepts(*grammar, R"j("text")j"));
+  EXPECT_FALSE(accepts(*grammar, "null"));
+}
+
+TEST(GrammarSchema, LongestAddressIsKeptInNames) {
+  const auto grammar = Grammar::json_schema(Json::parse(R"j({"type":"object","propertyNames":{"format":"email"}})j"));
+  const auto object = [](std::size_t length) { return "{\"" + std::string(length - 5, 'a') + "@b.cd\":1}"; };
+  EXPECT_TRUE(accepts(*grammar, object(254)));
+  EXPECT_FALSE(accepts(*grammar, object(255)));
+}
+
+TEST(GrammarSchema, LargeMultiplesDoNotWrap) {
+  // The smallest whole multiple is 903447737754001; times 10^9 it wraps around 2^64, as if it were 2.
+  EXPECT_NE(refusal(R"j({"type":"integer","multipleOf":903447.737754001})j").find("more than 10000 states"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal(R"j({"allOf":[{"multipleOf":99999999999973},{"multipleOf":999999999989}]})j").find("too many digits"),
+      std::string::npos);
+}
+
+// One automaton of a format serves all values of an enumeration.
+TEST(GrammarSchema, FormatsOfManyLiterals) {
+  std::string values;
+  for (int i = 0; i < 1000; ++i) values += fmt::format("{}\"2001:db8::{:x}\"", i == 0 ? "" : ",", i);
+  EXPECT_NO_THROW((void)Grammar::json_schema(Json::parse("{\"enum\":[" + values + "],\"format\":\"ipv6\"}")));
+}
+
 TEST(GrammarSchema, LimitsAreKept) {
   const auto nested = [](int levels) {
     std::string text = "{\"type\":\"string\"}";
@@ -105,6 +153,18 @@ TEST(GrammarSchema, LimitsAreKept) {
   EXPECT_NE(refusal("{\"enum\":[" + values + "]}").find("more than 1000 enum values"), std::string::npos);
   EXPECT_NE(refusal(R"j({"type":"string","pattern":"^(a|b)*a(a|b){20}$"})j").find("more than 10000 states"),
             std::string::npos);
+  // A state or two, but each character is a set and a class of its own: their table is looked at before it is made.
+  std::string characters;
+  for (char32_t c = 0; c < 4000; ++c) {
+    if (c > 0) characters += '|';
+    utf8_append(characters, 0x4E00 + c);
+  }
+  GrammarLimits small;
+  small.bytes = 1 << 20;
+  small.seconds = 60;
+  EXPECT_NE(
+      refusal(R"j({"type":"string","pattern":")j" + characters + "\"}", small).find("takes more than 1048576 bytes"),
+      std::string::npos);
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <random>
 #include <tuple>
 
 #include "tests/text/harmony_test_data.h"
+#include "text/harmony_types.h"
 
 namespace gov {
 namespace {
@@ -122,6 +124,32 @@ TEST(HarmonyRender, SystemAndDeveloperTexts) {
   EXPECT_EQ(developer_text({.instructions = "Help.", .response_format = ResponseFormat{"r", "", Json::parse("{}")}},
                            HarmonyTemplate::kHfJinja),
             "# Instructions\n\nHelp.\n\n# Response Formats\n\n## r\n\n{}");
+}
+
+TEST(HarmonyRender, NumbersAreThoseOfPython) {
+  // 17 digits, rounded to 16, would be another number; the 16 that Python writes are not those of rounding.
+  EXPECT_NE(rendered({user("Hi"), call_message("functions.f", "[618970019642690137449562112.0,1e-7,0.5,1e16,123.0]")},
+                     {.format = HarmonyTemplate::kHfJinja})
+                .find("[6.189700196426902e+26, 1e-07, 0.5, 1e+16, 123.0]"),
+            std::string::npos);
+}
+
+TEST(HarmonyRender, DeepTypesAreCut) {
+  Json schema(Json::Object{{"type", Json("string")}});
+  for (int i = 0; i < 200; ++i) schema = Json(Json::Object{{"type", Json("array")}, {"items", std::move(schema)}});
+  std::string cut = "any";
+  for (int i = 0; i < 65; ++i) cut += "[]";
+  EXPECT_EQ(harmony_type(schema, ""), cut);
+}
+
+// Thousands of messages without a final one, all before the call at the end.
+TEST(HarmonyRenderTime, TemplateOfALongAnswer) {
+  std::vector<HarmonyMessage> messages{user("Hi")};
+  for (int i = 0; i < 8000; ++i) messages.push_back(said(i % 2 == 0 ? "analysis" : "commentary", "x"));
+  messages.push_back(call_message("functions.f", "{}"));
+  const auto start = std::chrono::steady_clock::now();
+  (void)render(messages, {.format = HarmonyTemplate::kHfJinja});
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 2.0);
 }
 
 TEST(HarmonyRender, ImagesStandInOrder) {

@@ -108,8 +108,10 @@ void check_row(const Json::Array& row, const Pool& pool) {
   for (const char tool : letters.substr(3))
     system.builtin_tools.push_back(tool == 'b' ? browser_tool() : python_tool());
   const DeveloperContent developer = developer_of(row, pool);
-  std::vector<HarmonyMessage> messages{
-      text_message(HarmonyRole::kSystem, system_text(system, developer.has_functions()))};
+  const bool has_functions =
+      std::any_of(developer.tools.begin(), developer.tools.end(),
+                  [](const ToolNamespace& space) { return space.name == "functions" && !space.functions.empty(); });
+  std::vector<HarmonyMessage> messages{text_message(HarmonyRole::kSystem, system_text(system, has_functions))};
   const std::string text = developer_text(developer, options.format);
   if (!text.empty()) messages.push_back(text_message(HarmonyRole::kDeveloper, text));
   for (const Json& index : row[4].array()) messages.push_back(pool.messages[static_cast<std::size_t>(index.integer())]);

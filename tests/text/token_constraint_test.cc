@@ -5,6 +5,7 @@
 #include "tests/text/grammar_test_support.h"
 #include "tests/text/text_test_data.h"
 #include "text/grammar/run.h"
+#include "text/token_masks.h"
 
 namespace gov {
 namespace {
@@ -53,6 +54,24 @@ TEST(TokenConstraint, MasksAreWhatBruteForceFinds) {
     if (::testing::Test::HasFatalFailure()) return;
   }
   EXPECT_GE(states, 1000u);
+}
+
+// The masks of one compiled grammar are made once, whoever asks; the oldest go when they hold too much.
+TEST(TokenTables, MasksOfAGrammarAreShared) {
+  const auto tables = TokenTables::of(nano());
+  const auto grammar = Grammar::json_object();
+  EXPECT_EQ(tables->masks_of(grammar), tables->masks_of(grammar));
+  EXPECT_NE(tables->masks_of(grammar), tables->masks_of(Grammar::json_object()));
+  std::weak_ptr<const Grammar> first, last;
+  for (int i = 0; i < 4; ++i) {
+    auto impl = std::make_shared<Grammar::Impl>(grammar->impl());
+    impl->bytes = 100 << 20;
+    const auto large = std::make_shared<const Grammar>(std::move(impl));
+    (void)tables->masks_of(large);
+    (i == 0 ? first : last) = large;
+  }
+  EXPECT_TRUE(first.expired());
+  EXPECT_FALSE(last.expired());
 }
 
 TEST(TokenConstraint, RandomWalksAreValidDocuments) {

@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from mock_server import MockServer
+from mock_server import ROOT, MockServer
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -92,6 +92,19 @@ class Page:
 
     def scheme(self, name):
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
+
+def previews(page, count):
+    page.until(lambda: len(page.all(".composer .previews img")) == count, what=f"{count} previews")
+
+
+def fill(page, **fields):
+    page.click("#settings")
+    page.one("dialog .field")
+    page.js("document.querySelector('dialog details').open = true")
+    for name, value in fields.items():
+        page.js("const e = document.querySelector(`dialog [name=${arguments[0]}]`); e.value = arguments[1]; e.dispatchEvent(new Event('input'))", name, value)
+    page.js("document.querySelector('dialog .primary').click()")
 
 
 @pytest.fixture(scope="session")

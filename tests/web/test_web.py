@@ -1,21 +1,15 @@
-"""The web page in headless Chromium, against the mock server; the last test runs against the program that GOV_PROGRAM
-names, with nano, or a server that runs already at GOV_SERVER_URL."""
+"""The web page in headless Chromium, against the mock server."""
 import base64
 import json
-import os
-import pathlib
 import re
 import struct
-import subprocess
 import time
 import zlib
 
 import pytest
-from conftest import fresh, requested
+from conftest import ROOT, fill, previews
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def png(width=40, height=30, colour=(200, 60, 20)):
@@ -39,10 +33,6 @@ def hand_over(page, kind, *files):
     page.js(TRANSFER, kind, [[name, mime, base64.b64encode(data).decode()] for name, mime, data in files])
 
 
-def previews(page, count):
-    page.until(lambda: len(page.all(".composer .previews img")) == count, what=f"{count} previews")
-
-
 def test_units(page):
     """The pure modules: markdown, math, code, trees, events, pictures, store; see unit/."""
     page.driver.get(page.url + "unit/index.html")
@@ -52,12 +42,12 @@ def test_units(page):
     results = page.js("return window.results")
     assert results["done"], "the unit tests did not end"
     assert results["failures"] == []
-    assert results["passed"] > 130
+    assert results["passed"] > 135
 
 
 def test_size():
     """The page is light: everything that a browser loads, uncompressed."""
-    assert sum(file.stat().st_size for file in (ROOT / "src/server/web").iterdir()) <= 132 << 10
+    assert sum(file.stat().st_size for file in (ROOT / "src/server/web").iterdir()) <= 136 << 10
 
 
 # ---- chat
@@ -159,6 +149,49 @@ def test_retry_after_an_error(page, server):
     assert not page.all(".assistant .error") and len(page.all(".assistant")) == 1 and not page.all(".branches")
 
 
+def test_retry_keeps_what_follows_a_failed_answer(page, server):
+    page.ask("busy")
+    page.ask("and now?")
+    page.click(".error button")
+    page.until(lambda: len(server.requests) == 3, what="the second try")
+    page.idle()
+    assert page.text(".assistant .branches") == "2/2"
+    page.button("Earlier version", ".assistant")
+    assert len(page.all(".user")) == 2 and "and now?" in page.answers()[-1]
+
+
+def test_a_status_is_no_model_name(page, server):
+    server.loading = True
+    page.open()
+    page.until(lambda: page.text("#model") == "loading the model…", what="it says so")
+    page.ask("early")
+    assert "model" not in server.requests[0]
+    server.loading = False
+
+
+def test_two_tabs(page, server):
+    driver, first = page.driver, page.driver.current_window_handle
+    page.ask("from the first")
+    driver.switch_to.new_window("tab")
+    try:
+        page.open()
+        page.until(lambda: page.answers(), what="the same chat")
+        page.ask("from the second")
+        driver.switch_to.window(first)
+        page.until(lambda: len(page.answers()) == 2, what="the other tab's messages")
+        page.ask("again from the first")
+        driver.switch_to.window(driver.window_handles[1])
+        page.open()
+        page.until(lambda: len(page.answers()) == 3, what="all messages")
+        page.button("Delete from the first")
+        page.click("dialog .danger")
+        page.until(lambda: page.all(".welcome"), what="nothing left")
+        driver.close()
+    finally:
+        driver.switch_to.window(first)
+    page.until(lambda: page.all(".welcome") and not page.all(".chat-title"), what="gone here too")
+
+
 def test_server_gone(page, server):
     page.js("window.fetch = () => Promise.reject(new TypeError('network'))")
     page.ask("hello")
@@ -220,7 +253,18 @@ def test_what_is_no_picture(page, server):
     page.until(lambda: page.text("#toast") == "a.png is not a PNG, JPEG, WebP, GIF or BMP picture", what="refusal")
     hand_over(page, "paste", *[(f"{i}.png", "image/png", png(4, 4)) for i in range(20)])
     previews(page, 16)
-    page.until(lambda: page.text("#toast") == "At most 16 pictures in one message", what="limit")
+    page.until(lambda: page.text("#toast") == "At most 16 pictures in one chat", what="limit")
+
+
+def test_pictures_of_the_whole_chat_count(page, server):
+    hand_over(page, "paste", *[(f"{i}.png", "image/png", png(4, 4)) for i in range(15)])
+    previews(page, 15)
+    page.ask("look")
+    hand_over(page, "paste", ("a.png", "image/png", png()), ("b.png", "image/png", png()))
+    previews(page, 1)
+    page.until(lambda: page.text("#toast") == "At most 16 pictures in one chat", what="limit")
+    page.ask("and this?")
+    assert sum(part["type"] == "image_url" for message in server.requests[1]["messages"] if isinstance(message["content"], list) for part in message["content"]) == 16
 
 
 def test_edit_keeps_pictures(page, server):
@@ -236,15 +280,6 @@ def test_edit_keeps_pictures(page, server):
 
 
 # ---- settings, tools
-def fill(page, **fields):
-    page.click("#settings")
-    page.one("dialog .field")
-    page.js("document.querySelector('dialog details').open = true")
-    for name, value in fields.items():
-        page.js("const e = document.querySelector(`dialog [name=${arguments[0]}]`); e.value = arguments[1]; e.dispatchEvent(new Event('input'))", name, value)
-    page.js("document.querySelector('dialog .primary').click()")
-
-
 def test_settings_are_sent(page, server):
     fill(page, system="Be brief.", temperature="0.5", top_p="0.9", top_k="40", min_p="0.05", seed="7", max_completion_tokens="64", reasoning_effort="high")
     page.until(lambda: not page.all("dialog"), what="closed dialog")
@@ -516,50 +551,3 @@ def test_live_view_without_a_server(page, server):
     server.key = ""
     page.until(lambda: page.text(".about"), what="it comes back by itself")
     assert not page.one("#live .error").is_displayed()
-
-
-# ---- a real server
-@pytest.fixture
-def real_url():
-    if url := os.environ.get("GOV_SERVER_URL"):
-        yield url
-        return
-    if not (program := os.environ.get("GOV_PROGRAM")):
-        pytest.skip("neither GOV_PROGRAM nor GOV_SERVER_URL is set")
-    with subprocess.Popen([program, "serve", "--model", str(ROOT / "models/nano"), "--port", "0", "--quiet"], stdout=subprocess.PIPE, text=True) as server:
-        yield re.search(r"http://\S+", server.stdout.readline())[0]
-        server.terminate()
-
-
-@pytest.fixture
-def real(driver, real_url):
-    url = real_url
-    page = fresh(driver, url.rstrip("/") + "/").open()
-    yield page
-    assert page.js("return [window.breaches, window.failures]") == [[], []]
-    outside = [u for u in requested(driver) if not u.startswith((page.url, "data:", "blob:", "about:"))]
-    assert outside == []
-
-
-def test_real_server(real):
-    real.until(lambda: real.text("#model") not in ("", "no connection", "loading the model…"), what="the model's name")
-    real.one('input[aria-label="Pictures"]').send_keys(str(ROOT / "models/nano/test_pictures/dog_face.png"))
-    previews(real, 1)
-    answer = real.ask("What is this?")
-    assert answer and not real.all(".assistant .error"), real.text(".assistant .error")
-    assert re.search(r"\d+ tokens.* prompt \d+ .*of pictures", real.text(".stats")), real.text(".stats")
-    fill(real, temperature="0", seed="3", max_completion_tokens="40")
-    assert real.ask("And what is it not?")
-    real.button("Ask again")
-    real.until(lambda: real.text(".assistant:last-child .branches") == "2/2", what="another version")
-    real.idle()
-    first = real.answers()[-1]
-    real.button("Earlier version")
-    assert real.answers()[-1] == first, "the same seed gives the same answer"
-    real.shot("real-chat")
-    real.click("#view-live")
-    real.until(lambda: real.text(".about"), what="live state")
-    assert re.search(r"[1-9]\d* done", real.text("#live"))
-    if real.all(".heat:not([hidden])"):
-        assert "No rows yet" not in real.text("#live"), "text and image rows were counted"
-    real.shot("real-live")

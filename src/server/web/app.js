@@ -2,7 +2,7 @@
 
 import { h, icon } from "./dom.js";
 import { Store, load_preference, save_preference } from "./store.js";
-import { new_conversation } from "./conversation.js";
+import { new_conversation, merge } from "./conversation.js";
 import { get_json } from "./api.js";
 import { ask_key, toast } from "./dialogs.js";
 import { edit_settings } from "./settings.js";
@@ -34,8 +34,10 @@ function show_history(open) {
   if (!narrow.matches) save_preference("history", open);
 }
 
+let model = "";  // to ask; "" until the server has named one
+
 const store = await new Store().open();
-const chat = new Chat(store, { saved: () => history.refresh(remember()), model: () => $("model-choice")?.value || $("model").textContent || "default" });
+const chat = new Chat(store, { saved: () => history.refresh(remember()), model: () => $("model-choice")?.value || model });
 const history = new History($("history"), store, { open: open_chat, create: create_chat, remove: remove_chat, rename: rename_chat });
 const live = new Live($("live"));
 
@@ -68,15 +70,33 @@ async function open_chat(id) {
   if (conversation) show_chat(conversation);
   return conversation;
 }
-async function remove_chat(id) {
+// It is being deleted, here or in another tab.
+function forget_chat(id) {
   for (const generation of chat.running.values()) {
     if (id && id !== generation.conversation.id) continue;
     generation.conversation.deleted = true;
     generation.stop();
   }
-  await store.remove(id);
   if (!id || id === chat.conversation.id) create_chat();
 }
+async function remove_chat(id) {
+  forget_chat(id);
+  await store.remove(id);
+}
+store.on_other_tab = async ({ id, removed }) => {
+  if (removed) {
+    forget_chat(id);
+  } else {
+    const stored = await store.get(id);
+    if (stored && id === chat.conversation.id && !chat.generation && document.hidden && !document.querySelector(".editor")) chat.show(stored);
+    for (const open of [chat.conversation, chat.running.get(id)?.conversation]) {
+      if (!stored || open?.id !== id) continue;
+      merge(open, stored);
+      Object.assign(open, { title: stored.title, settings: stored.settings });
+    }
+  }
+  history.refresh();
+};
 async function rename_chat(id, title) {
   const conversation = [chat.conversation, chat.running.get(id)?.conversation].find((c) => c?.id === id) || await store.get(id);
   conversation.title = title;
@@ -96,6 +116,7 @@ async function open_settings() {
 async function connect() {
   try {
     const models = (await get_json("v1/models")).data.map(({ id }) => id);
+    [model] = models;
     $("model").replaceChildren(models.length > 1 ? h("select", { "aria-label": "Model", id: "model-choice" }, models.map((value) => h("option", { value }, value))) : models[0]);
     chat.context_length = (await get_json("state")).kv.context;
     chat.show_state();

@@ -6,7 +6,7 @@ import { message_view } from "./message.js";
 import { Composer } from "./composer.js";
 import { Generation, Announcer } from "./generation.js";
 import { request_fields } from "./settings.js";
-import { kMaxChars } from "./images.js";
+import { too_much } from "./images.js";
 import { ask_key, toast } from "./dialogs.js";
 
 const kSaveEvery = 3000;  // ms, while an answer grows
@@ -19,7 +19,7 @@ export class Chat {
     Object.assign(this, { store, on, column: $("column"), scroll: $("scroll"), to_end: $("to-end"), announcer: new Announcer($("announce")) });
     this.running = new Map();  // conversation id -> Generation
     this.views = new Map();    // message id -> view
-    this.composer = new Composer($("composer"), { send: (text, images) => this.send(this.conversation.head, text, images), stop: () => this.stop(), edit_last: () => this.edit_last() });
+    this.composer = new Composer($("composer"), { send: (text, images) => this.send(this.conversation.head, text, images), stop: () => this.stop(), edit_last: () => this.edit_last(), images: () => tree.images_of(this.conversation) });
     this.context = {  // what message views ask and tell
       siblings: (message) => tree.siblings(this.conversation, message), busy: (message) => this.generation?.message === message, is_head: (message) => this.conversation.head === message.id,
       call_name: (message) => Object.values(this.conversation.messages).flatMap((m) => m.tool_calls || []).find((call) => call.id === message.tool_call_id)?.name || "tool",
@@ -28,7 +28,7 @@ export class Chat {
     this.to_end.append(icon("down"), "Latest");
     this.to_end.addEventListener("click", () => this.follow(true));
     this.scroll.addEventListener("scroll", () => this.follow(false), { passive: true });
-    addEventListener("pagehide", () => this.running.forEach((generation) => store.put(generation.conversation)));
+    addEventListener("pagehide", () => this.running.forEach((generation) => store.put(generation.conversation, true)));
   }
   get generation() {
     return this.running.get(this.conversation?.id);
@@ -71,9 +71,9 @@ export class Chat {
   }
   retry(message) {
     if (this.generation) return;
-    if (message.error && !message.content && !message.reasoning) tree.remove_leaf(this.conversation, message);
+    if (tree.is_blank_leaf(this.conversation, message)) return this.answer(message);
     this.conversation.head = message.parent;
-    this.answer();
+    return this.answer();
   }
   results(message, texts) {
     texts.forEach((content, i) => tree.add_message(this.conversation, this.conversation.head, { role: "tool", content, tool_call_id: message.tool_calls[i].id }));
@@ -98,14 +98,12 @@ export class Chat {
   }
 
   body({ settings }) {
-    const body = { model: this.on.model(), messages: tree.request_messages(this.conversation), ...request_fields(settings) };
-    if (tree.path_to_head(this.conversation).flatMap((m) => m.images || []).reduce((sum, image) => sum + image.url.length, 0) > kMaxChars) {
-      throw new Error("The pictures of this chat are too large for one request; start a new chat");
-    }
-    return body;
+    const problem = too_much(tree.images_of(this.conversation));
+    if (problem) throw new Error(`${problem}; start a new chat`);
+    return { ...request_fields(settings), model: this.on.model() || undefined, messages: tree.request_messages(this.conversation) };
   }
-  // Asks for an answer to the head of the conversation on show.
-  async answer() {
+  // Asks for an answer to the head of the conversation on show; `message` is one that failed, to be filled now.
+  async answer(message = null) {
     const { conversation } = this;
     let body = null, error = "";
     try {
@@ -113,7 +111,8 @@ export class Chat {
     } catch (problem) {
       error = problem.message;
     }
-    const message = tree.add_message(conversation, conversation.head, { role: "assistant", ...(error ? { error } : {}) });
+    message ||= tree.add_message(conversation, conversation.head, { role: "assistant" });
+    Object.assign(message, { error, finish: "", changed: Date.now() });
     const generation = new Generation(conversation, message);
     if (body) this.running.set(conversation.id, generation);
     this.show(conversation);

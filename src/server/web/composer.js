@@ -1,12 +1,12 @@
 // The message box: text, pictures by choosing, pasting or dropping, and one button that sends or stops.
 
 import { h, icon, icon_button } from "./dom.js";
-import { prepare_image, image_files, kAccept, kMaxImages } from "./images.js";
+import { prepare_image, image_files, too_much, kAccept } from "./images.js";
 import { show_previews } from "./message.js";
 import { toast } from "./dialogs.js";
 
 export class Composer {
-  // on: {send(text, images), stop(), edit_last()}
+  // on: {send(text, images), stop(), edit_last(), images()}; images() are those that go along from earlier messages
   constructor(root, on) {
     Object.assign(this, { on, images: [], busy: false, loading: 0 });  // loading: pictures being read
     this.text = h("textarea", {
@@ -50,22 +50,21 @@ export class Composer {
   }
 
   async add(files) {
+    let problem = "";
     for (const file of files) {
-      if (this.images.length + this.loading >= kMaxImages) {
-        toast(`At most ${kMaxImages} pictures in one message`);
-        break;
-      }
       this.loading++;
       this.changed();
       try {
         const image = await prepare_image(file);
-        this.images.push(image);
-        if (image.note) toast(`${image.name}: ${image.note}`);
+        problem = too_much([...this.on.images(), ...this.images, image]);
+        if (!problem) this.images.push(image);
+        if (problem || image.note) toast(problem || `${image.name}: ${image.note}`);
       } catch (error) {
         toast(`${file.name} ${error.message}`);
       }
       this.loading--;
       this.show_images();
+      if (problem) break;
     }
     this.text.focus();
   }

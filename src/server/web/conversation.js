@@ -2,6 +2,7 @@
 // message of the branch on show. Plain data, so that it can be stored, exported and checked.
 
 import { new_id } from "./dom.js";
+import { checked_settings } from "./settings.js";
 
 const kImageData = /^data:image\/(?:png|jpeg|webp|gif|bmp);base64,[A-Za-z0-9+/]+=*$/;
 const kMaxMessages = 5000;
@@ -31,10 +32,18 @@ export function select_branch(conversation, id) {
   for (let next; (next = children(conversation, conversation.head).at(-1));) conversation.head = next.id;
 }
 
-// Removes a message that nothing follows; the head becomes its parent.
-export function remove_leaf(conversation, message) {
-  delete conversation.messages[message.id];
-  conversation.head = message.parent;
+// An answer that failed before its first token, and that nothing follows: the next try takes its place.
+export const is_blank_leaf = (conversation, message) => Boolean(message.error) && is_blank(message) && !children(conversation, message.id).length;
+const is_blank = ({ role, content, reasoning, tool_calls }) => role === "assistant" && !content && !reasoning && !tool_calls;
+
+export const images_of = (conversation) => path_to_head(conversation).flatMap((message) => message.images || []);
+
+// Another tab may have gone on with the same chat: what it added is kept, and of what both have the later state.
+export function merge(conversation, stored) {
+  for (const [id, theirs] of Object.entries(stored?.messages || {})) {
+    const mine = (conversation.messages[id] ||= theirs);
+    if ((theirs.changed || 0) > (mine.changed || 0)) Object.assign(mine, theirs);
+  }
 }
 
 export function title_of(conversation) {
@@ -56,7 +65,7 @@ function wire_message({ role, content, images, reasoning, tool_calls, tool_call_
 // What goes over the wire. An answer that failed before its first token is left out.
 export function request_messages(conversation) {
   const system = conversation.settings.system?.trim();
-  const messages = path_to_head(conversation).filter((m) => m.role !== "assistant" || m.content || m.tool_calls || m.reasoning).map(wire_message);
+  const messages = path_to_head(conversation).filter((m) => !is_blank(m)).map(wire_message);
   return system ? [{ role: "system", content: system }, ...messages] : messages;
 }
 
@@ -65,7 +74,7 @@ function checked_message(m, ids) {
   if (!m || !["user", "assistant", "tool"].includes(m.role) || !(m.parent === null || ids.has(m.parent))) return null;
   const text = (value, limit = 4e6) => (typeof value === "string" ? value.slice(0, limit) : ""), list = (value) => (Array.isArray(value) ? value : []);
   const message = { id: ids.get(m.id), parent: ids.get(m.parent) || null, role: m.role, created: Number(m.created) || 0, content: text(m.content) };
-  const images = list(m.images).filter((image) => kImageData.test(text(image?.url, 1e9))).map((image) => ({ url: image.url, name: text(image.name, 200) }));
+  const images = list(m.images).filter((image) => kImageData.test(text(image?.url, 1e9))).map((image) => ({ url: image.url, name: text(image.name, 200), pixels: Number(image.pixels) || 0 }));
   const calls = list(m.tool_calls).map((call) => ({ id: text(call?.id, 200), name: text(call?.name, 200), arguments: text(call?.arguments) }));
   if (images.length) message.images = images;
   if (calls.length) message.tool_calls = calls;
@@ -89,7 +98,7 @@ export function checked_conversation(value) {
   }
   out.title = String(value.title || "").slice(0, 200);
   out.updated = Number(value.updated) || 0;
-  out.settings = Object.fromEntries(Object.entries(value.settings || {}).filter(([, x]) => typeof x === "number" || (typeof x === "string" && x.length < 1e5)));
+  out.settings = checked_settings(value.settings);
   if (ids.has(value.head)) out.head = ids.get(value.head);
   else select_branch(out, null);
   return value.messages ? out : null;

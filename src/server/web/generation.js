@@ -49,6 +49,7 @@ export class Generation {
 
   // Until the usage comes, pieces stand for tokens.
   measure() {
+    this.message.changed = Date.now();
     if (!this.first) return;
     const { usage } = this, completion = usage?.completion_tokens ?? this.pieces, span = this.last - this.first;
     const stats = {

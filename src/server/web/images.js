@@ -1,7 +1,7 @@
 // Pictures on their way to the server: checked, made smaller when huge, turned into data: URLs. A picture within the limits is
 // sent byte for byte, so that the model sees what the file holds.
 
-export const kMaxImages = 16, kMaxChars = 28 << 20;  // of one message; of all in one request
+const kMaxImages = 16, kMaxPixelSum = 134e6, kMaxChars = 28 << 20;  // of all in one request, as the server has it
 export const kMaxSide = 4096;
 const kMaxBytes = 5 << 20, kMaxPixels = 16e6, kMaxFile = 160 << 20;
 export const kAccept = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
@@ -13,13 +13,24 @@ async function redrawn(bitmap, scale, type) {
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   context.imageSmoothingQuality = "high";
+  if (type === "image/jpeg") {  // it has no transparency, which would turn black
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+  }
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.92));
   if (!blob) throw new Error("cannot be made smaller");
   return blob;
 }
 
-// {url, name, note} for one file; throws an Error whose message completes "NAME ...".
+// Why a request cannot take these pictures; "" if it can. Every request carries those of the whole branch.
+export function too_much(images) {
+  const sum = (f) => images.reduce((all, image) => all + f(image), 0);
+  return images.length > kMaxImages ? `At most ${kMaxImages} pictures in one chat` : sum(({ pixels }) => pixels || 0) > kMaxPixelSum ? "The pictures of this chat have too many pixels together" :
+    sum(({ url }) => url.length) > kMaxChars ? "The pictures of this chat are too large together" : "";
+}
+
+// {url, name, note, pixels} for one file; throws an Error whose message completes "NAME ...".
 export async function prepare_image(file) {
   const head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
   const type = kKinds.find(([start]) => start.test(head))?.[1];
@@ -37,7 +48,7 @@ export async function prepare_image(file) {
   reader.readAsDataURL(blob);
   await new Promise((resolve) => { reader.onloadend = resolve; });
   if (!reader.result) throw new Error("cannot be read");
-  return { url: reader.result, name: file.name, note };
+  return { url: reader.result, name: file.name, note, pixels: Math.round(width * height * scale * scale) };
 }
 
 // Pictures among what was pasted or dropped.

@@ -43,11 +43,10 @@ export class Live {
     this.speed.bars.before(svg("svg", { class: "spark", viewBox: "0 0 119 40", preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line));
     this.tiles = Object.fromEntries(["Batch", "Queue", "KV cache", "Prefix cache", "Tokens", "Requests"].map((title) => [title, new Tile(title)]));
     this.maps = { text: new HeatMap("Expert load, text tokens", "text"), image: new HeatMap("Expert load, image tokens", "image") };
-    this.no_experts = h("p.hint", {}, "This device does not count the load of experts.");
     this.about = h("p.about");
     this.problem = h("p.error", { role: "alert", hidden: true });
     root.append(h("div.live-column", {}, h("h2", {}, "Live state"), this.about, this.problem,
-      h("div.tiles", {}, [this.speed, ...Object.values(this.tiles)].map((tile) => tile.element)), this.no_experts, h("div.heats", {}, this.maps.text.element, this.maps.image.element)));
+      h("div.tiles", {}, [this.speed, ...Object.values(this.tiles)].map((tile) => tile.element)), h("div.heats", {}, this.maps.text.element, this.maps.image.element)));
     document.addEventListener("visibilitychange", () => this.set_visible(this.visible));
   }
 
@@ -87,11 +86,7 @@ export class Live {
     const kinds = Object.entries(repairs).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll("_", " ")} ${n}`);
     tiles.Requests.show(count(requests.total), `${count(requests.succeeded)} done \u00b7 ${count(requests.cancelled)} cancelled \u00b7 ${count(requests.rejected)} refused \u00b7 ${count(requests.failed)} failed` +
       (kinds.length ? ` \u00b7 output repaired: ${kinds.join(", ")}` : ""));
-    this.no_experts.hidden = Boolean(experts);
-    for (const [kind, map] of Object.entries(this.maps)) {
-      map.element.hidden = !experts;
-      if (experts) map.update(experts[kind]);
-    }
+    for (const [kind, map] of Object.entries(this.maps)) map.update(experts[kind]);
   }
 
   show_speed({ speed, latency }) {

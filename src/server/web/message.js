@@ -32,7 +32,7 @@ export function show_previews(list, images, removed) {
   }))));
 }
 
-export class UserView {
+class UserView {
   constructor(message, context) {
     Object.assign(this, { message, context, element: h("article.message.user") });
     this.show();

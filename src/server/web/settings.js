@@ -31,8 +31,18 @@ const parse_tools = (text) => parse_json(text, "Tools", (value) => Array.isArray
   .map((tool) => (tool.function ? tool : { type: "function", function: tool }));
 const parse_schema = (text) => parse_json(text, "Answer schema", (value) => value && typeof value === "object" && !Array.isArray(value));
 
+// The settings there are, and of them what the dialog could have made; from a file or an older page.
+export function checked_settings(value) {
+  const out = {};
+  for (const name of ["system", "tools", "schema"]) if (typeof value?.[name] === "string" && value[name].length < 1e5) out[name] = value[name];
+  if (kEfforts.includes(value?.reasoning_effort || null)) out.reasoning_effort = value.reasoning_effort;
+  for (const [name, , , min, max, step] of kNumbers) if (value?.[name] >= min && value[name] <= max && (step === 1 ? Number.isInteger : Number.isFinite)(value[name])) out[name] = value[name];
+  return out;
+}
+
 // The fields of the request body. Throws an Error whose message names the setting that is wrong.
-export function request_fields({ system, tools, schema, ...fields }) {
+export function request_fields(settings) {
+  const { system, tools, schema, ...fields } = checked_settings(settings);
   if (tools) fields.tools = parse_tools(tools);
   if (schema) fields.response_format = { type: "json_schema", json_schema: { name: "answer", strict: true, schema: parse_schema(schema) } };
   return fields;

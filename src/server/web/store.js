@@ -1,6 +1,6 @@
 // Conversations stay in this browser: IndexedDB, or memory where a browser forbids it. Preferences are in localStorage.
 
-import { title_of } from "./conversation.js";
+import { title_of, merge } from "./conversation.js";
 
 const promised = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
@@ -11,6 +11,7 @@ const row_of = (conversation) => ({ id: conversation.id, title: title_of(convers
 export class Store {
   memory = new Map();
   database = null;
+  on_other_tab = null;  // called with {id, removed} after another tab stored or removed a chat (id null: all)
 
   async open() {
     try {
@@ -20,6 +21,8 @@ export class Store {
         request.result.createObjectStore("conversations", { keyPath: "id" });  // with pictures
       };
       this.database = await promised(request);
+      this.tabs = new BroadcastChannel("gov");
+      this.tabs.onmessage = ({ data }) => this.on_other_tab?.(data);
     } catch { /* memory it is; the page says so */ }
     return this;
   }
@@ -48,14 +51,23 @@ export class Store {
   async all() {
     return this.database ? this.read("conversations", "getAll") : [...this.memory.values()];
   }
-  async put(conversation) {
-    if (this.database) await this.change((index, conversations) => { index.put(row_of(conversation)); conversations.put(conversation); });
-    else this.memory.set(conversation.id, conversation);
+  // Takes over what another tab stored of it. in_haste: the page ends, and would not live to see what is there.
+  async put(conversation, in_haste = false) {
+    if (!this.database) return void this.memory.set(conversation.id, conversation);
+    await this.change((index, conversations) => {
+      const write = () => { index.put(row_of(conversation)); conversations.put(conversation); };
+      if (in_haste) return write();
+      const stored = conversations.get(conversation.id);
+      stored.onsuccess = () => { merge(conversation, stored.result); write(); };
+    });
+    this.tabs.postMessage({ id: conversation.id });
   }
   // All of them if id is null.
   async remove(id) {
-    if (this.database) await this.change((...stores) => stores.forEach((store) => (id === null ? store.clear() : store.delete(id))));
-    else if (id === null) this.memory.clear();
+    if (this.database) {
+      await this.change((...stores) => stores.forEach((store) => (id === null ? store.clear() : store.delete(id))));
+      this.tabs.postMessage({ id, removed: true });
+    } else if (id === null) this.memory.clear();
     else this.memory.delete(id);
   }
 }

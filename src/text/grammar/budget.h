@@ -20,13 +20,19 @@ class GrammarBudget {
 
   void states(std::size_t count) {
     states_ += count;
-    if (states_ > static_cast<std::size_t>(limits_.dfa_states))
-      fail(ErrorCode::kInvalidArgument, "needs an automaton of more than {} states", limits_.dfa_states);
+    check_states(states_);
   }
   void bytes(std::size_t count) {
     bytes_ += count;
-    if (bytes_ > limits_.bytes)
-      fail(ErrorCode::kInvalidArgument, "its compiled form takes more than {} bytes", limits_.bytes);
+    check_bytes(bytes_);
+  }
+  // Of one thing while it is made. Looked at but not added up, since it is given back.
+  void check_states(std::size_t count) const {
+    if (count > static_cast<std::size_t>(limits_.dfa_states))
+      fail(ErrorCode::kInvalidArgument, "needs an automaton of more than {} states", limits_.dfa_states);
+  }
+  void check_bytes(std::size_t count) const {
+    if (count > limits_.bytes) fail(ErrorCode::kInvalidArgument, "takes more than {} bytes to compile", limits_.bytes);
   }
   // Called in every loop whose length the schema decides; looks at the clock now and then.
   void tick() {

@@ -46,10 +46,6 @@ CharSet char_set_complement(const CharSet& set) {
   return char_set(std::move(out));
 }
 
-bool char_set_has(const CharSet& set, char32_t c) {
-  return std::any_of(set.begin(), set.end(), [c](const auto& range) { return range.first <= c && c <= range.second; });
-}
-
 const CharSet& every_char() {
   static const CharSet all = char_set({{0, kLast}});
   return all;
@@ -71,40 +67,87 @@ bool CharDfa::matches(std::string_view text) const {
   return text.empty() && accepting[state] != 0 && count >= min && count <= max;
 }
 
-std::vector<std::vector<std::uint8_t>> split_classes(const std::vector<CharSet>& sets, CharDfa& out) {
+namespace {
+
+// The ranges that begin at these bounds and are in the set, by index.
+template <class Visit>
+void for_ranges(const std::vector<char32_t>& bounds, const CharSet& set, GrammarBudget& budget, Visit visit) {
+  for (const auto& [low, high] : set) {
+    const auto first = std::lower_bound(bounds.begin(), bounds.end(), low);
+    for (auto at = first; at != bounds.end() && *at <= high; ++at) {
+      budget.tick();
+      visit(static_cast<std::size_t>(at - bounds.begin()));
+    }
+  }
+}
+
+// The class of every range, where ranges that are in the same sets have the same: each set splits the classes that it
+// cuts in two. No table of ranges and sets is made, which thousands of sets would make large.
+std::vector<std::uint32_t> refine(const std::vector<char32_t>& bounds, const std::vector<CharSet>& sets,
+                                  GrammarBudget& budget) {
+  struct Class {
+    std::size_t ranges = 0, round = 0;  // round: the set, counted from 1, that moved some of its ranges to `to`
+    std::uint32_t to = 0;
+  };
+  std::vector<std::uint32_t> range_class(bounds.size(), 0), unused;
+  std::vector<Class> classes{{bounds.size(), 0, 0}};
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    std::vector<std::uint32_t> cut;
+    for_ranges(bounds, sets[i], budget, [&](std::size_t range) {
+      const std::uint32_t from = range_class[range];
+      if (classes[from].round != i + 1) {
+        if (unused.empty()) {
+          unused.push_back(static_cast<std::uint32_t>(classes.size()));
+          classes.emplace_back();
+        }
+        classes[from].round = i + 1;
+        classes[from].to = unused.back();
+        unused.pop_back();
+        cut.push_back(from);
+      }
+      --classes[from].ranges;
+      range_class[range] = classes[from].to;
+      ++classes[range_class[range]].ranges;
+    });
+    for (const std::uint32_t c : cut) {
+      if (classes[c].ranges == 0) unused.push_back(c);
+    }
+  }
+  return range_class;
+}
+
+}  // namespace
+
+std::vector<std::vector<bool>> split_classes(const std::vector<CharSet>& sets, CharDfa& out, GrammarBudget& budget) {
   std::vector<char32_t> bounds{0, 0xD800, 0xE000};
   for (const CharSet& set : sets) {
     for (const auto& [low, high] : set) {
       bounds.push_back(low);
       if (high < kLast) bounds.push_back(high + 1);
     }
+    budget.check_bytes(bounds.size() * sizeof(bounds[0]));
   }
   std::sort(bounds.begin(), bounds.end());
   bounds.erase(std::unique(bounds.begin(), bounds.end()), bounds.end());
-  std::vector<std::vector<std::uint8_t>> members(bounds.size(), std::vector<std::uint8_t>(sets.size(), 0));
-  for (std::size_t i = 0; i < sets.size(); ++i) {
-    for (const auto& [low, high] : sets[i]) {
-      auto at = std::lower_bound(bounds.begin(), bounds.end(), low);
-      for (; at != bounds.end() && *at <= high; ++at) members[static_cast<std::size_t>(at - bounds.begin())][i] = 1;
-    }
+  out.range_class = refine(bounds, sets, budget);
+  // Numbered anew, without gaps.
+  std::vector<std::uint32_t> number(2 * bounds.size() + 1, 0);
+  out.classes = 0;
+  for (std::uint32_t& c : out.range_class) {
+    if (number[c] == 0) number[c] = ++out.classes;
+    c = number[c] - 1;
   }
-  std::map<std::string, std::uint32_t> known;
-  std::vector<std::vector<std::uint8_t>> classes;
-  out.bounds = bounds;
-  out.range_class.clear();
-  for (const auto& member : members) {
-    const auto [at, added] =
-        known.emplace(std::string(member.begin(), member.end()), static_cast<std::uint32_t>(classes.size()));
-    if (added) classes.push_back(member);
-    out.range_class.push_back(at->second);
-  }
-  out.classes = static_cast<std::uint32_t>(classes.size());
-  return classes;
+  budget.check_bytes(out.classes * (sets.size() / 8 + sizeof(std::vector<bool>) + 16));
+  std::vector<std::vector<bool>> members(out.classes, std::vector<bool>(sets.size(), false));
+  for (std::size_t i = 0; i < sets.size(); ++i)
+    for_ranges(bounds, sets[i], budget, [&](std::size_t range) { members[out.range_class[range]][i] = true; });
+  out.bounds = std::move(bounds);
+  return members;
 }
 
-CharDfa any_text() {
+CharDfa any_text(GrammarBudget& budget) {
   CharDfa all;
-  const auto classes = split_classes({every_char()}, all);
+  const auto classes = split_classes({every_char()}, all, budget);
   all.next.assign(2 * all.classes, 0);
   for (std::uint32_t c = 0; c < all.classes; ++c) all.next[all.classes + c] = classes[c][0];
   all.accepting = {0, 1};
@@ -143,8 +186,8 @@ CharDfa char_intersection(const CharDfa& a, const CharDfa& b, GrammarBudget& bud
       out.next.push_back(s == 0 ? 0 : id(a.next[x * a.classes + ca], b.next[y * b.classes + cb]));
     }
     out.accepting.push_back(a.accepting[x] && b.accepting[y]);
-    if (states.size() > static_cast<std::size_t>(budget.limits().dfa_states))
-      fail(ErrorCode::kInvalidArgument, "needs an automaton of more than {} states", budget.limits().dfa_states);
+    budget.check_states(states.size());
+    budget.check_bytes(out.next.size() * sizeof(out.next[0]));
   }
   out.min = std::max(a.min, b.min);
   out.max = std::min(a.max, b.max);

@@ -18,7 +18,6 @@ using CharSet = std::vector<std::pair<char32_t, char32_t>>;
 CharSet char_set(CharSet ranges);  // sorts, joins, leaves surrogates out
 CharSet char_set_union(const CharSet& a, const CharSet& b);
 CharSet char_set_complement(const CharSet& set);
-bool char_set_has(const CharSet& set, char32_t c);
 const CharSet& every_char();
 
 struct CharDfa {
@@ -33,15 +32,16 @@ struct CharDfa {
   bool gaps = false;  // the automaton's own lengths may have gaps
 
   std::uint32_t states() const { return static_cast<std::uint32_t>(accepting.size()); }
+  std::size_t bytes() const { return sizeof *this + bounds.size() * 8 + next.size() * 4 + accepting.size(); }
   std::uint32_t class_of(char32_t c) const;
   bool matches(std::string_view text) const;  // UTF-8
 };
 
 // Classes of characters for these sets: bounds, range_class and classes are filled; returns for every class whether it
 // is in set i, as [classes][sets].
-std::vector<std::vector<std::uint8_t>> split_classes(const std::vector<CharSet>& sets, CharDfa& out);
+std::vector<std::vector<bool>> split_classes(const std::vector<CharSet>& sets, CharDfa& out, GrammarBudget& budget);
 
-CharDfa any_text();
+CharDfa any_text(GrammarBudget& budget);
 CharDfa char_intersection(const CharDfa& a, const CharDfa& b, GrammarBudget& budget);
 CharDfa char_complement(const CharDfa& a);  // a must have no limits
 bool is_empty(const CharDfa& a);            // limits not looked at

@@ -137,8 +137,7 @@ void find_longest(Dfa& dfa, GrammarBudget& budget) {
 
 std::uint32_t DfaBuilder::add() {
   budget_.tick();
-  if (rows_.size() * sizeof(rows_[0]) > budget_.limits().bytes)
-    fail(ErrorCode::kInvalidArgument, "its compiled form takes more than {} bytes", budget_.limits().bytes);
+  budget_.check_bytes(rows_.size() * sizeof(rows_[0]));
   rows_.emplace_back().fill(Dfa::kDead);
   accepting_.push_back(0);
   return states() - 1;

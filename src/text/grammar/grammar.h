@@ -3,11 +3,11 @@
 //
 // What of JSON Schema (2020-12) is enforced: type (also lists, nullable), enum, const, anyOf, allOf, oneOf (only where
 // its branches are shown to exclude each other), $ref within the schema ($defs, $anchor, recursion); properties,
-// required, additionalProperties, patternProperties, propertyNames, minProperties, maxProperties, unevaluatedProperties
-// false; items, prefixItems, minItems, maxItems; minLength, maxLength, pattern (regex.h), format (format.h); minimum,
-// maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (number.h). Annotations and x-... are ignored, and formats
-// that the specification does not know. Everything else is refused: not, if, contains, uniqueItems true, dependent...,
-// unknown words.
+// required, additionalProperties, patternProperties, propertyNames (one schema, without alternatives), minProperties,
+// maxProperties; items, prefixItems, minItems, maxItems; unevaluatedProperties and unevaluatedItems as booleans;
+// minLength, maxLength, pattern (regex.h), format (format.h); minimum, maximum, exclusiveMinimum, exclusiveMaximum,
+// multipleOf (number.h). Annotations and x-... are ignored, and formats that the specification does not know.
+// Everything else is refused: not, if, contains, uniqueItems true, dependent..., unknown words.
 //
 // What is generated is a part of what is valid: properties come in the schema's order, others behind them; no property
 // and no item is added that the schema does not speak of, unless it speaks of none; without `type`, the types are those
@@ -37,7 +37,8 @@ class Grammar {
   // kInvalidArgument in one line that says where ("schema: /properties/a/not: not supported").
   static std::shared_ptr<const Grammar> json_schema(const Json& schema, const GrammarLimits& limits = {});
   static std::shared_ptr<const Grammar> json_object();  // any JSON object, nested up to a fixed depth
-  // A regular expression of the documented subset, anchored at both ends.
+  // A regular expression of the documented subset (regex.h), anchored at both ends. For programs that use the library;
+  // the server has no field for it.
   static std::shared_ptr<const Grammar> regex(std::string_view pattern, const GrammarLimits& limits = {});
 
   struct Impl;

@@ -171,13 +171,15 @@ void set_multiples(const std::vector<double>& multiples, bool integer, Magnitude
     std::string digits = d.whole + d.fraction + std::string(places - d.fraction.size(), '0');
     std::uint64_t units = 0;
     std::from_chars(digits.data(), digits.data() + digits.size(), units);
-    common = units == 0 ? 0 : std::lcm(common, units);
-    if (common == 0 || common > 1'000'000'000'000'000) fail(ErrorCode::kInvalidArgument, "{} has too many digits", m);
+    constexpr std::uint64_t kMost = 1'000'000'000'000'000;
+    const std::uint64_t factor = units == 0 ? 0 : units / std::gcd(common, units);  // common * factor: the lcm
+    if (factor == 0 || factor > kMost / common) fail(ErrorCode::kInvalidArgument, "{} has too many digits", m);
+    common *= factor;
   }
   if (integer) {  // the smallest whole number that is a multiple
     std::uint64_t unit = 1;
     for (std::uint32_t i = 0; i < places; ++i) unit *= 10;
-    common = std::lcm(common, unit) / unit;
+    common /= std::gcd(common, unit);  // lcm(common, unit) / unit
     places = 0;
   }
   out.multiple = common;

@@ -17,16 +17,16 @@ GrammarBudget own_budget() {
   return GrammarBudget(limits);
 }
 
-// \uXXXX: `first` and `second` are the digits that its first two places may have.
-void hex_edges(DfaBuilder& b, std::uint32_t from, std::string_view digits, std::uint32_t to) {
-  for (const char d : digits) b.edge(from, d, to);
+// Edges by these bytes: hexadecimal digits of \uXXXX, or the letters of short escapes.
+void byte_edges(DfaBuilder& b, std::uint32_t from, std::string_view bytes, std::uint32_t to) {
+  for (const char byte : bytes) b.edge(from, byte, to);
 }
 constexpr std::string_view kHex = "0123456789abcdefABCDEF";
 
 std::uint32_t hex_tail(DfaBuilder& b, int digits, std::uint32_t to) {
   for (int i = 0; i < digits; ++i) {
     const std::uint32_t from = b.add();
-    hex_edges(b, from, kHex, to);
+    byte_edges(b, from, kHex, to);
     to = from;
   }
   return to;
@@ -41,7 +41,7 @@ std::shared_ptr<const Dfa> make_string_dfa() {
   b.edge(text, '"', end);
   b.edge(text, '\\', escape, true);
   b.accept(end);
-  hex_edges(b, escape, "\"\\/bfnrt", text);
+  byte_edges(b, escape, "\"\\/bfnrt", text);
   // UTF-8 by table 3-7 of the Unicode Standard.
   const std::uint32_t one = b.add(), two = b.add(), three = b.add(), e0 = b.add(), ed = b.add(), f0 = b.add(),
                       f4 = b.add();
@@ -62,23 +62,23 @@ std::shared_ptr<const Dfa> make_string_dfa() {
   // \uXXXX; a high surrogate must be followed by a low one, and a low one never stands alone.
   const std::uint32_t u = b.add(), d = b.add(), pair = b.add(), pair_u = b.add(), pair_d = b.add(), pair_2 = b.add();
   b.edge(escape, 'u', u);
-  hex_edges(b, u, "0123456789abcefABCEF", hex_tail(b, 3, text));
+  byte_edges(b, u, "0123456789abcefABCEF", hex_tail(b, 3, text));
   b.edge(u, 'd', d);
   b.edge(u, 'D', d);
-  hex_edges(b, d, "01234567", hex_tail(b, 2, text));
-  hex_edges(b, d, "89abAB", hex_tail(b, 2, pair));
+  byte_edges(b, d, "01234567", hex_tail(b, 2, text));
+  byte_edges(b, d, "89abAB", hex_tail(b, 2, pair));
   b.edge(pair, '\\', pair_u);
   b.edge(pair_u, 'u', pair_d);
   b.edge(pair_d, 'd', pair_2);
   b.edge(pair_d, 'D', pair_2);
-  hex_edges(b, pair_2, "cdefCDEF", hex_tail(b, 2, text));
+  byte_edges(b, pair_2, "cdefCDEF", hex_tail(b, 2, text));
   return b.finish(start);
 }
 
 // As spell() of any text, but each character can be written in one way only, so that equal names are equal bytes.
 std::shared_ptr<const Dfa> make_name_dfa() {
   GrammarBudget budget = own_budget();
-  return spell(any_text(), Spelling::kName, budget).dfa;
+  return spell(any_text(budget), Spelling::kName, budget).dfa;
 }
 
 }  // namespace
@@ -228,6 +228,7 @@ std::shared_ptr<const Grammar> Grammar::regex(std::string_view pattern, const Gr
   try {
     GrammarBudget budget(limits);
     impl->terminals.push_back(spell(compile_regex(pattern, {}, budget), Spelling::kRaw, budget));
+    impl->bytes = budget.used_bytes();
   } catch (const Error& e) {
     throw Error(e.code(), "regular expression: " + std::string(e.what()));
   }

@@ -70,7 +70,7 @@ struct Grammar::Impl {
   std::vector<ArraySpec> arrays;
   std::vector<ObjectSpec> objects;
   std::uint32_t root = 0;
-  std::size_t bytes = 0;
+  std::size_t bytes = 0;  // about what it holds, for who keeps it
 
   // Fills the heights; whether the root has a finite document that is not nested too deep.
   bool find_heights();

@@ -56,7 +56,6 @@ class Nfa {
   std::uint32_t build(std::uint32_t node_index, std::uint32_t next) {
     const RegexNode& node = tree_.nodes[node_index];
     switch (node.kind) {
-      case RegexNode::Kind::kEmpty: return next;
       case RegexNode::Kind::kSet: return add({NfaState::Kind::kSet, node.set, next, kNone});
       case RegexNode::Kind::kBegin: return add({NfaState::Kind::kBegin, 0, next, kNone});
       case RegexNode::Kind::kEnd: return add({NfaState::Kind::kEnd, 0, next, kNone});
@@ -107,7 +106,7 @@ class Subsets {
 
   CharDfa run() {
     CharDfa out;
-    const auto members = split_classes(nfa_.sets(), out);
+    const auto members = split_classes(nfa_.sets(), out, budget_);
     sets_.push_back({});
     // The state of the empty text is never joined with another, since only there ^ holds.
     out.start = 1;
@@ -124,6 +123,7 @@ class Subsets {
         }
         out.next.push_back(targets.empty() ? 0 : id(close(targets, false, false)));
       }
+      budget_.check_bytes(out.next.size() * sizeof(out.next[0]) + kept_ * sizeof(std::uint32_t));
     }
     out.gaps = true;
     return out;
@@ -182,8 +182,8 @@ class Subsets {
     std::string key(reinterpret_cast<const char*>(set.data()), set.size() * sizeof(set[0]));
     const auto [at, added] = ids_.emplace(std::move(key), static_cast<std::uint32_t>(sets_.size()));
     if (added) {
-      if (sets_.size() > static_cast<std::size_t>(budget_.limits().dfa_states))
-        fail(ErrorCode::kInvalidArgument, "needs an automaton of more than {} states", budget_.limits().dfa_states);
+      budget_.check_states(sets_.size());
+      kept_ += 2 * set.size();  // in sets_ and as a key
       sets_.push_back(std::move(set));
     }
     return at->second;
@@ -194,11 +194,12 @@ class Subsets {
   std::vector<std::uint32_t> seen_;
   std::uint32_t mark_ = 0;
   std::vector<std::vector<std::uint32_t>> sets_;
+  std::size_t kept_ = 0;
   std::unordered_map<std::string, std::uint32_t> ids_;
 };
 
 // X{m,n} with ^ and $ around it (or without, where the whole text has to match): one state and limits.
-bool as_limits(const RegexTree& tree, bool search, CharDfa& out) {
+bool as_limits(const RegexTree& tree, bool search, CharDfa& out, GrammarBudget& budget) {
   std::vector<const RegexNode*> items{&tree.nodes[tree.root]};
   if (items[0]->kind == RegexNode::Kind::kSequence) {
     const RegexNode& sequence = *items[0];
@@ -213,7 +214,7 @@ bool as_limits(const RegexTree& tree, bool search, CharDfa& out) {
   if (items.size() != 1 || items[0]->kind != RegexNode::Kind::kRepeat) return false;
   const RegexNode& inner = tree.nodes[items[0]->children[0]];
   if (inner.kind != RegexNode::Kind::kSet) return false;
-  const auto members = split_classes({tree.sets[inner.set]}, out);
+  const auto members = split_classes({tree.sets[inner.set]}, out, budget);
   out.next.assign(2 * out.classes, 0);
   for (std::uint32_t c = 0; c < out.classes; ++c) out.next[out.classes + c] = members[c][0];
   out.accepting = {0, 1};
@@ -228,7 +229,7 @@ bool as_limits(const RegexTree& tree, bool search, CharDfa& out) {
 CharDfa compile_regex(std::string_view pattern, const RegexOptions& options, GrammarBudget& budget) {
   const RegexTree tree = parse_regex(pattern, budget);
   CharDfa limits;
-  if (options.counters && as_limits(tree, options.search, limits)) return limits;
+  if (options.counters && as_limits(tree, options.search, limits, budget)) return limits;
   const Nfa nfa(tree, options.search, budget);
   return Subsets(nfa, budget).run();
 }

@@ -1,6 +1,6 @@
 #include "text/grammar/regex_parse.h"
 
-#include <algorithm>
+#include <map>
 
 #include "base/utf8.h"
 #include "text/unicode_class.h"
@@ -100,10 +100,13 @@ class Parser {
     return static_cast<std::uint32_t>(tree_.nodes.size() - 1);
   }
   std::uint32_t add_set(CharSet set) {
-    const auto known = std::find(tree_.sets.begin(), tree_.sets.end(), set);
-    const auto index = static_cast<std::uint32_t>(known - tree_.sets.begin());
-    if (known == tree_.sets.end()) tree_.sets.push_back(std::move(set));
-    return add({Kind::kSet, index, 0, 0, {}});
+    const auto [known, added] = set_index_.emplace(std::move(set), static_cast<std::uint32_t>(tree_.sets.size()));
+    if (added) {
+      set_bytes_ += known->first.size() * 2 * sizeof(known->first[0]);  // here and in the tree
+      budget_.check_bytes(set_bytes_);
+      tree_.sets.push_back(known->first);
+    }
+    return add({Kind::kSet, known->second, 0, 0, {}});
   }
 
   std::uint32_t alternatives(int depth) {
@@ -351,6 +354,8 @@ class Parser {
   std::u32string text_;
   std::size_t at_ = 0;
   RegexTree tree_;
+  std::map<CharSet, std::uint32_t> set_index_;
+  std::size_t set_bytes_ = 0;
 };
 
 }  // namespace

@@ -10,8 +10,8 @@
 namespace gov {
 
 struct RegexNode {
-  enum class Kind : std::uint8_t { kEmpty, kSet, kSequence, kAlternatives, kRepeat, kBegin, kEnd };
-  Kind kind = Kind::kEmpty;
+  enum class Kind : std::uint8_t { kSet, kSequence, kAlternatives, kRepeat, kBegin, kEnd };
+  Kind kind = Kind::kSequence;
   std::uint32_t set = 0;                // kSet: index into RegexTree::sets
   std::uint32_t min = 0, max = 0;       // kRepeat; max may be Dfa::kInfinite
   std::vector<std::uint32_t> children;  // indices into RegexTree::nodes

@@ -306,11 +306,6 @@ GrammarThreads start_threads(const Grammar::Impl& grammar) {
   return out;
 }
 
-void step_thread(const Grammar::Impl& grammar, const GrammarThread& in, std::uint8_t byte, GrammarThreads& out) {
-  out.clear();
-  Stepper(grammar, out).step(in, byte);
-}
-
 void step_threads(const Grammar::Impl& grammar, const GrammarThreads& in, std::uint8_t byte, GrammarThreads& out) {
   out.clear();
   Stepper stepper(grammar, out);

@@ -99,7 +99,6 @@ using GrammarThreads = std::vector<GrammarThread>;
 GrammarThreads start_threads(const Grammar::Impl& grammar);
 // `out` is replaced; empty if the byte cannot come next.
 void step_threads(const Grammar::Impl& grammar, const GrammarThreads& in, std::uint8_t byte, GrammarThreads& out);
-void step_thread(const Grammar::Impl& grammar, const GrammarThread& in, std::uint8_t byte, GrammarThreads& out);
 bool is_complete(const GrammarThreads& threads);
 
 // The terminal that a thread in kTerminal or kExtraName is in.

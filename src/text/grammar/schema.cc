@@ -52,14 +52,13 @@ unsigned SchemaFacts::possible() const {
   if (typed || literals || implied == 0) return types;
   return types & implied;
 }
-bool SchemaFacts::has_string_rules() const {
-  return min_length > 0 || max_length != Dfa::kInfinite || !patterns.empty() || !formats.empty();
-}
 bool SchemaFacts::has_object_rules() const {
-  return !objects.empty() || !required.empty() || !names.empty() || min_properties > 0 ||
+  return !objects.empty() || !required.empty() || !names.empty() || !closed_objects.empty() || min_properties > 0 ||
          max_properties != Dfa::kInfinite;
 }
-bool SchemaFacts::has_array_rules() const { return !arrays.empty() || min_items > 0 || max_items != Dfa::kInfinite; }
+bool SchemaFacts::has_array_rules() const {
+  return !arrays.empty() || !closed_arrays.empty() || min_items > 0 || max_items != Dfa::kInfinite;
+}
 
 SchemaReader::SchemaReader(const Json& root, GrammarBudget& budget) : root_(root), budget_(budget) {
   nodes_.push_back({&root, "", kNoAtom});
@@ -101,22 +100,58 @@ void SchemaReader::count_literals(std::size_t count, const std::string& where) {
     refuse(where, "more than " + std::to_string(budget_.limits().enum_values) + " enum values in all");
 }
 
-// $anchor anywhere in the schema.
+Atom SchemaReader::never() {
+  static const Json kFalse(false);
+  if (never_ == kNoAtom) never_ = add(kFalse, "", kNoAtom, false);
+  return never_;
+}
+
+void SchemaReader::keep_anchor(const Json& schema, const std::string& where) {
+  const Json* anchor = schema.find("$anchor");
+  if (anchor == nullptr || !anchor->is_string()) return;
+  budget_.bytes(128 + anchor->string().size() + where.size());
+  anchors_.emplace(anchor->string(), std::pair(&schema, where));
+}
+
+// $anchor in every subschema. One path is kept, of where the walk is: one for each subschema would take the square of
+// the schema's size.
 void SchemaReader::find_anchors() {
   has_anchors_ = true;
-  std::vector<std::pair<const Json*, std::string>> stack{{&root_, ""}};
-  while (!stack.empty()) {
-    const auto [value, where] = stack.back();
-    stack.pop_back();
+  static const std::set<std::string_view> kValues = {"enum", "const", "default", "examples", "example"};
+  static const std::set<std::string_view> kNamed = {"properties", "patternProperties", "$defs", "definitions"};
+  struct Level {
+    const Json* value;
+    std::size_t path;      // its length
+    bool named;            // an object whose members' names are no keywords
+    std::size_t next = 0;  // the child that is looked at next
+  };
+  std::string where;
+  std::vector<Level> levels{{&root_, 0, false}};
+  keep_anchor(root_, where);
+  while (!levels.empty()) {
+    Level& level = levels.back();
     budget_.tick();
-    if (value->is_array()) {
-      for (std::size_t i = 0; i < value->array().size(); ++i)
-        stack.emplace_back(&value->array()[i], where + "/" + std::to_string(i));
+    where.resize(level.path);
+    const Json& value = *level.value;
+    const std::size_t i = level.next++;
+    const Json* child = nullptr;
+    bool named = false;
+    if (value.is_array() && i < value.array().size()) {
+      child = &value.array()[i];
+      where += "/" + std::to_string(i);
+    } else if (value.is_object() && i < value.object().size()) {
+      const std::string& name = value.object()[i].first;
+      if (!level.named && kValues.contains(name)) continue;
+      named = !level.named && kNamed.contains(name);
+      child = &value.object()[i].second;
+      where += "/" + pointer_part(name);
     }
-    if (!value->is_object()) continue;
-    if (const Json* anchor = value->find("$anchor"); anchor != nullptr && anchor->is_string())
-      anchors_.emplace(anchor->string(), std::pair(value, where));
-    for (const Json::Member& m : value->object()) stack.emplace_back(&m.second, where + "/" + pointer_part(m.first));
+    if (child == nullptr) {
+      levels.pop_back();
+    } else if (child->is_array() || child->is_object()) {
+      if (!named) keep_anchor(*child, where);
+      levels.push_back({child, where.size(), named});
+    }
   }
 }
 
@@ -171,6 +206,7 @@ struct SchemaReader::Collector {
   const std::set<const Json*>& taken;
   SchemaFacts facts;
   std::vector<Atom> todo;
+  std::vector<std::pair<const Json*, const Json*>> inside{};  // a schema, and one that holds for the same value by it
 
   // The schema being read.
   Atom atom = kNoAtom;
@@ -273,6 +309,7 @@ struct SchemaReader::Collector {
         array.prefix.push_back(reader.add(value.array()[i], at(keyword) + "/" + std::to_string(i), kNoAtom, false));
     } else {
       array.items = below(keyword, value);
+      array.describes_all = true;
     }
   }
 
@@ -295,6 +332,9 @@ struct SchemaReader::Collector {
   bool object_keyword(const std::string& name, const Json& value);
   bool array_keyword(const std::string& name, const Json& value);
   void run();
+  // Which of the parts belong to the closed schema.
+  template <class Part>
+  void find_parts(ClosedSchema& closed, const std::vector<Part>& parts) const;
 };
 
 bool SchemaReader::Collector::number_keyword(const std::string& name, const Json& value) {
@@ -320,9 +360,11 @@ bool SchemaReader::Collector::object_keyword(const std::string& name, const Json
   else if (name == "additionalProperties") {
     has_object = true;
     object.additional = below(name, value);
+    object.describes_all = true;
   } else if (name == "unevaluatedProperties") {
     if (!value.is_bool()) refuse(name, "only true and false are supported");
-    if (!value.boolean()) facts.evaluated_only = true;
+    if (value.boolean()) has_object = object.describes_all = true;
+    else facts.closed_objects.push_back({schema, {}});
   } else if (name == "minProperties") at_least(facts.min_properties, name, value);
   else if (name == "maxProperties") at_most(facts.max_properties, name, value);
   else if (name == "propertyNames") facts.names.push_back(below(name, value));
@@ -338,17 +380,18 @@ bool SchemaReader::Collector::array_keyword(const std::string& name, const Json&
     items(name, value);
   } else if (name == "additionalItems") {
     const Json* tuple = schema->find("items");
-    if (tuple != nullptr && tuple->is_array()) array.items = below(name, value);
+    if (tuple != nullptr && tuple->is_array()) {
+      array.items = below(name, value);
+      array.describes_all = true;
+    }
   } else if (name == "minItems") at_least(facts.min_items, name, value);
   else if (name == "maxItems") at_most(facts.max_items, name, value);
   else if (name == "uniqueItems") {
     if (!value.is_bool() || value.boolean()) refuse(name, "not supported");
   } else if (name == "unevaluatedItems") {
-    // Items that no keyword describes are not generated where prefixItems or items are given.
     if (!value.is_bool()) refuse(name, "only true and false are supported");
-    if (!value.boolean() && array.prefix.empty() && schema->find("items") == nullptr &&
-        schema->find("prefixItems") == nullptr)
-      refuse(name, "not supported without items or prefixItems beside it");
+    if (value.boolean()) has_array = array.describes_all = true;
+    else facts.closed_arrays.push_back({schema, {}});
   } else {
     return false;
   }
@@ -413,6 +456,8 @@ void SchemaReader::Collector::run() {
     atom = todo.back();
     todo.pop_back();
     schema = &reader.schema(atom);
+    if (const Atom parent = reader.nodes_[atom].parent; parent != kNoAtom)
+      inside.emplace_back(&reader.schema(parent), schema);
     if (!seen.insert(schema).second) continue;
     if (schema->is_bool()) {
       facts.never = facts.never || !schema->boolean();
@@ -428,9 +473,33 @@ void SchemaReader::Collector::run() {
     }
     std::reverse(todo.begin() + static_cast<std::ptrdiff_t>(before), todo.end());  // in the order of the text
     object.where = reader.where(atom);
+    object.schema = array.schema = schema;
     if (has_object) facts.objects.push_back(std::move(object));
     if (has_array) facts.arrays.push_back(std::move(array));
   }
+  std::sort(inside.begin(), inside.end());
+  for (ClosedSchema& closed : facts.closed_objects) find_parts(closed, facts.objects);
+  for (ClosedSchema& closed : facts.closed_arrays) find_parts(closed, facts.arrays);
+}
+
+template <class Part>
+void SchemaReader::Collector::find_parts(ClosedSchema& closed, const std::vector<Part>& parts) const {
+  std::set<const Json*> own{closed.schema};
+  std::vector<const Json*> stack{closed.schema};
+  while (!stack.empty()) {
+    const Json* outer = stack.back();
+    stack.pop_back();
+    for (auto at = std::lower_bound(inside.begin(), inside.end(), std::pair<const Json*, const Json*>(outer, nullptr));
+         at != inside.end() && at->first == outer; ++at) {
+      reader.budget_.tick();
+      if (own.insert(at->second).second) stack.push_back(at->second);
+    }
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    reader.budget_.tick();
+    if (own.contains(parts[i].schema)) closed.parts.push_back(static_cast<std::uint32_t>(i));
+  }
+  reader.budget_.bytes(closed.parts.size() * sizeof(closed.parts[0]));
 }
 
 SchemaFacts SchemaReader::collect(const std::vector<Atom>& atoms, const std::set<const Json*>& taken) {

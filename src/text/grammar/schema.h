@@ -35,6 +35,8 @@ constexpr Atom kNoAtom = ~Atom{0};
 struct ObjectPart {
   std::vector<std::pair<std::string, Atom>> properties, patterns;
   Atom additional = kNoAtom;
+  bool describes_all = false;  // additionalProperties, or unevaluatedProperties true
+  const Json* schema = nullptr;
   std::string where;
   const Atom* find(std::string_view name) const;
 };
@@ -42,6 +44,15 @@ struct ObjectPart {
 struct ArrayPart {
   std::vector<Atom> prefix;
   Atom items = kNoAtom;
+  bool describes_all = false;  // items, or unevaluatedItems true
+  const Json* schema = nullptr;
+};
+
+// A schema with unevaluatedProperties or unevaluatedItems false: only what it describes itself may be there, in the
+// parts that belong to it (its own, and those of its allOf, $ref and branches), by index in SchemaFacts.
+struct ClosedSchema {
+  const Json* schema = nullptr;
+  std::vector<std::uint32_t> parts;
 };
 
 // Branches of which one (or, harmless here, more) has to hold.
@@ -68,13 +79,12 @@ struct SchemaFacts {
   std::uint32_t min_properties = 0, max_properties = Dfa::kInfinite;
   std::vector<ObjectPart> objects;
   std::vector<std::string> required;
-  std::vector<Atom> names;      // propertyNames
-  bool evaluated_only = false;  // unevaluatedProperties: false
+  std::vector<Atom> names;                                  // propertyNames
+  std::vector<ClosedSchema> closed_objects, closed_arrays;  // unevaluated... false
   std::vector<SchemaChoice> choices;
 
   // The types that a value may have in the end.
   unsigned possible() const;
-  bool has_string_rules() const;
   bool has_object_rules() const;
   bool has_array_rules() const;
 };
@@ -86,6 +96,7 @@ class SchemaReader {
   Atom root() const { return 0; }
   const Json& schema(Atom atom) const { return *nodes_[atom].schema; }
   const std::string& where(Atom atom) const { return nodes_[atom].where; }
+  Atom never();  // `false`
   // A place below another one. `inside`: of the same value (allOf, $ref, a branch), which must not lead back to itself.
   Atom add(const Json& schema, std::string where, Atom parent, bool inside);
   Atom branch(const SchemaChoice& choice, std::size_t index);
@@ -94,6 +105,16 @@ class SchemaReader {
   SchemaFacts collect(const std::vector<Atom>& atoms, const std::set<const Json*>& taken);
 
   [[noreturn]] void refuse(const std::string& where, const std::string& what) const;
+  // Runs `compile` and puts the place in front of what it says.
+  template <class F>
+  decltype(auto) at_place(const std::string& where, F compile) const {
+    try {
+      return compile();
+    } catch (const Error& e) {
+      if (std::string_view(e.what()).starts_with("schema: ")) throw;
+      refuse(where, e.what());
+    }
+  }
   // Counted over the whole schema, whatever is reached.
   void count_properties(std::size_t count, const std::string& where);
   void count_literals(std::size_t count, const std::string& where);
@@ -108,6 +129,7 @@ class SchemaReader {
 
   Atom resolve(const std::string& reference, const std::string& where, Atom from);
   void find_anchors();
+  void keep_anchor(const Json& schema, const std::string& where);
 
   const Json& root_;
   GrammarBudget& budget_;
@@ -116,6 +138,7 @@ class SchemaReader {
   std::set<const Json*> counted_properties_, counted_literals_;
   std::size_t properties_ = 0, literals_ = 0;
   bool has_anchors_ = false;
+  Atom never_ = kNoAtom;
 };
 
 // "a/b" as a part of a JSON pointer.

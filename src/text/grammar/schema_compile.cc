@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include <fmt/format.h>
+
+#include "base/utf8.h"
 #include "text/grammar/format.h"
 #include "text/grammar/regex.h"
 
@@ -11,15 +14,29 @@ namespace {
 
 constexpr std::size_t kMaxCases = 4096;  // of one value, choices multiplied
 
-// Runs `compile` and puts the place in front of what it says.
-template <class F>
-auto at_place(const SchemaReader& reader, const std::string& where, F compile) {
-  try {
-    return compile();
-  } catch (const Error& e) {
-    if (std::string_view(e.what()).starts_with("schema: ")) throw;
-    reader.refuse(where, e.what());
+// The patterns and formats, as a key.
+std::string string_key(const SchemaFacts& facts) {
+  std::string key;
+  for (const auto* list : {&facts.patterns, &facts.formats}) {
+    key += '\0';
+    for (const auto& [text, _] : *list) key += '\1' + text;
   }
+  return key;
+}
+
+// How many items may be there before one that a schema with unevaluatedItems false does not describe.
+std::uint32_t described_items(const SchemaFacts& facts) {
+  std::uint32_t most = Dfa::kInfinite;
+  for (const ClosedSchema& closed : facts.closed_arrays) {
+    std::uint32_t described = 0;
+    for (const std::uint32_t i : closed.parts) {
+      const ArrayPart& part = facts.arrays[i];
+      described =
+          std::max(described, part.describes_all ? Dfa::kInfinite : static_cast<std::uint32_t>(part.prefix.size()));
+    }
+    most = std::min(most, described);
+  }
+  return most;
 }
 
 }  // namespace
@@ -78,9 +95,9 @@ std::uint32_t SchemaCompiler::value_of(std::vector<Atom> atoms, int depth) {
   return at->second;
 }
 
-std::vector<SchemaFacts> SchemaCompiler::cases(const std::vector<Atom>& atoms) {
+std::vector<SchemaFacts> SchemaCompiler::cases(const std::vector<Atom>& atoms, const Taken& taken) {
   std::vector<SchemaFacts> out;
-  std::vector<Conjunction> todo{{atoms, {}}};
+  std::vector<Conjunction> todo{{atoms, taken}};
   std::size_t seen = 0;
   while (!todo.empty()) {
     const Conjunction conjunction = std::move(todo.back());
@@ -95,7 +112,7 @@ std::vector<SchemaFacts> SchemaCompiler::cases(const std::vector<Atom>& atoms) {
     const SchemaChoice& choice = facts.choices[0];
     if (++seen > kMaxCases || choice.branches->array().size() > kMaxCases)
       reader_.refuse(choice.where, "too many combinations of branches");
-    if (choice.one_of && checked_.insert(choice.branches).second) check_one_of(conjunction, choice);
+    if (choice.one_of) check_one_of(conjunction, facts, choice);
     for (std::size_t i = choice.branches->array().size(); i-- > 0;) {
       Conjunction next = conjunction;
       next.taken.insert(choice.branches);
@@ -167,23 +184,30 @@ void SchemaCompiler::emit_number(const SchemaFacts& facts, const std::string& wh
   NumberRules rules = facts.number;
   rules.integer = integer;
   const std::string& place = facts.number_where.empty() ? where : facts.number_where;
-  for (Terminal& t : at_place(reader_, place, [&] { return number_terminals(rules, budget_); }))
+  for (Terminal& t : reader_.at_place(place, [&] { return number_terminals(rules, budget_); }))
     add_terminal(value, std::move(t));
 }
 
-std::optional<CharDfa> SchemaCompiler::string_chars(const SchemaFacts& facts, bool counters) {
+const CharDfa& SchemaCompiler::pattern(const std::string& text, PatternKind kind, const std::string& where) {
+  auto key = std::pair(text, kind);
+  if (const auto known = patterns_.find(key); known != patterns_.end()) return known->second;
+  return reader_.at_place(where, [&]() -> const CharDfa& {
+    const RegexOptions options{.search = kind != PatternKind::kFormat, .counters = kind != PatternKind::kUncounted};
+    CharDfa chars = compile_regex(text, options, budget_);
+    budget_.bytes(chars.bytes());
+    return patterns_.emplace(std::move(key), std::move(chars)).first->second;
+  });
+}
+
+const std::optional<CharDfa>& SchemaCompiler::string_chars(const SchemaFacts& facts, bool counters) {
+  auto key = std::pair(string_key(facts), counters);
+  if (const auto known = chars_.find(key); known != chars_.end()) return known->second;
   std::optional<CharDfa> chars;
-  const auto join = [&](const CharDfa& more) { chars = chars ? char_intersection(*chars, more, budget_) : more; };
-  for (const auto& pattern : facts.patterns) {
-    const std::string& text = pattern.first;  // clang 14 captures no structured binding
-    at_place(reader_, pattern.second, [&] {
-      const auto key = std::pair(text, counters);
-      auto known = patterns_.find(key);
-      if (known == patterns_.end())
-        known = patterns_.emplace(key, compile_regex(text, {.search = true, .counters = counters}, budget_)).first;
-      join(known->second);
-    });
-  }
+  const auto join = [&](const CharDfa& more, const std::string& where) {
+    reader_.at_place(where, [&] { chars = chars ? char_intersection(*chars, more, budget_) : more; });
+  };
+  for (const auto& [text, where] : facts.patterns)
+    join(pattern(text, counters ? PatternKind::kCounted : PatternKind::kUncounted, where), where);
   for (const auto& [name, where] : facts.formats) {
     std::string text;
     std::uint32_t max = 0;
@@ -192,13 +216,11 @@ std::optional<CharDfa> SchemaCompiler::string_chars(const SchemaFacts& facts, bo
       case FormatKind::kRefused: reader_.refuse(where, "the format \"" + name + "\" is not supported");
       case FormatKind::kEnforced: break;
     }
-    at_place(reader_, where, [&] {
-      CharDfa format = compile_regex(text, {}, budget_);
-      if (max != 0) format.max = std::min(format.max, max);
-      join(format);
-    });
+    join(pattern(text, PatternKind::kFormat, where), where);
+    if (max != 0) chars->max = std::min(chars->max, max);
   }
-  return chars;
+  if (chars) budget_.bytes(chars->bytes());
+  return chars_.emplace(std::move(key), std::move(chars)).first->second;
 }
 
 void SchemaCompiler::emit_string(const SchemaFacts& facts, const std::string& where, std::uint32_t value) {
@@ -206,11 +228,7 @@ void SchemaCompiler::emit_string(const SchemaFacts& facts, const std::string& wh
   if (facts.max_length < facts.min_length) return;
   if (facts.patterns.empty() && facts.formats.empty())
     return add_terminal(value, {json_string_dfa(), facts.min_length, facts.max_length, nullptr, 0});
-  std::string key = std::to_string(facts.min_length) + " " + std::to_string(facts.max_length);
-  for (const auto& list : {facts.patterns, facts.formats}) {
-    key += '\0';
-    for (const auto& [text, _] : list) key += '\1' + text;
-  }
+  std::string key = fmt::format("{} {}{}", facts.min_length, facts.max_length, string_key(facts));
   auto known = strings_.find(key);
   if (known == strings_.end()) {
     std::optional<CharDfa> chars = string_chars(facts, true);
@@ -219,7 +237,7 @@ void SchemaCompiler::emit_string(const SchemaFacts& facts, const std::string& wh
       chars->min = std::max(chars->min, facts.min_length);
       chars->max = std::min(chars->max, facts.max_length);
       if (chars->max < chars->min) return;
-      terminal = at_place(reader_, place, [&] { return spell(*chars, Spelling::kJson, budget_); });
+      terminal = reader_.at_place(place, [&] { return spell(*chars, Spelling::kJson, budget_); });
     }
     known = strings_.emplace(std::move(key), std::move(terminal)).first;
   }
@@ -235,7 +253,7 @@ void SchemaCompiler::emit_array(const SchemaFacts& facts, const std::string& whe
   check_depth(where, depth);
   ArraySpec array;
   array.min = facts.min_items;
-  array.max = facts.max_items;
+  array.max = std::min(facts.max_items, described_items(facts));
   std::size_t listed = 0;
   std::vector<Atom> rest;
   bool has_items = false;
@@ -272,9 +290,8 @@ bool SchemaCompiler::literal_fits(const Json& literal, const SchemaFacts& facts)
   if ((type == kTypeObject && facts.has_object_rules()) || (type == kTypeArray && facts.has_array_rules()))
     reader_.refuse(facts.literals_where, "arrays and objects together with keywords for them are not supported");
   if (type == kTypeString) {
-    std::uint32_t length = 0;
-    for (const char c : literal.string()) length += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-    const std::optional<CharDfa> chars = string_chars(facts, true);
+    const std::size_t length = utf8_count(literal.string());
+    const std::optional<CharDfa>& chars = string_chars(facts, true);
     return length >= facts.min_length && length <= facts.max_length && (!chars || chars->matches(literal.string()));
   }
   if (literal.is_number()) {

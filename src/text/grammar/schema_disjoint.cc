@@ -23,79 +23,106 @@ bool numbers_disjoint(const NumberRules& a, const NumberRules& b) {
   return below(a.high, b.low) || below(b.high, a.low);
 }
 
+// A branch is valid or not whatever unevaluated... says outside of it, which for its part looks at the branch.
+void drop_closed(std::vector<ClosedSchema>& closed, const std::vector<ClosedSchema>& outside) {
+  std::erase_if(closed, [&](const ClosedSchema& c) {
+    return std::any_of(outside.begin(), outside.end(), [&](const ClosedSchema& o) { return o.schema == c.schema; });
+  });
+}
+
 }  // namespace
 
-void SchemaCompiler::check_one_of(const Conjunction& conjunction, const SchemaChoice& choice) {
+void SchemaCompiler::check_one_of(const Conjunction& conjunction, const SchemaFacts& facts,
+                                  const SchemaChoice& choice) {
+  // What holds beside the branches is part of the proof.
+  std::vector<const Json*> key;
+  for (const Atom atom : conjunction.atoms) key.push_back(&reader_.schema(atom));
+  std::sort(key.begin(), key.end());
+  key.erase(std::unique(key.begin(), key.end()), key.end());
+  key.push_back(choice.branches);
+  budget_.bytes(64 + key.size() * sizeof(key[0]));
+  if (!checked_.insert(std::move(key)).second) return;
   if (++one_of_depth_ > kMaxOneOfDepth) reader_.refuse(choice.where, "oneOf in oneOf too often");
   const std::size_t n = choice.branches->array().size();
-  std::vector<std::vector<SchemaFacts>> branches;
+  // The choices inside of a branch are made. Others of this value are left out, and so is what they could add.
+  Taken taken = conjunction.taken;
+  for (const SchemaChoice& other : facts.choices) taken.insert(other.branches);
+  const bool partial = facts.choices.size() > 1;
+  std::vector<std::vector<SchemaFacts>> made, valid;
   for (std::size_t i = 0; i < n; ++i) {
-    // Inner choices are made before; the outer ones of this conjunction do not matter here.
-    std::vector<Atom> atoms{reader_.branch(choice, i)};
-    for (const Atom atom : conjunction.atoms) {
-      const Json& schema = reader_.schema(atom);
-      if (schema.is_object() && schema.find("oneOf") == nullptr && schema.find("anyOf") == nullptr)
-        atoms.push_back(atom);
+    std::vector<Atom> atoms = conjunction.atoms;
+    atoms.push_back(reader_.branch(choice, i));
+    made.push_back(cases(atoms, taken));
+    for (SchemaFacts& branch : made.back()) {
+      // They may describe more together with what was left out.
+      if (partial) branch.closed_objects.clear(), branch.closed_arrays.clear();
     }
-    branches.push_back(cases(atoms));
+    valid.push_back(made.back());
+    for (SchemaFacts& branch : valid.back()) {
+      drop_closed(branch.closed_objects, facts.closed_objects);
+      drop_closed(branch.closed_arrays, facts.closed_arrays);
+    }
   }
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t j = 0; j < i; ++j) {
-      for (const SchemaFacts& a : branches[i]) {
-        for (const SchemaFacts& b : branches[j]) {
-          budget_.tick();
-          if (disjoint(a, b, 3)) continue;
-          reader_.refuse(choice.where, "branches " + std::to_string(j) + " and " + std::to_string(i) +
-                                           " are not known to exclude each other; use anyOf");
-        }
-      }
+      const auto excluded = [&](std::size_t x, std::size_t y) {
+        return std::all_of(made[x].begin(), made[x].end(), [&](const SchemaFacts& a) {
+          return std::all_of(valid[y].begin(), valid[y].end(),
+                             [&](const SchemaFacts& b) { return disjoint(a, b, partial, 3); });
+        });
+      };
+      if (excluded(i, j) && excluded(j, i)) continue;
+      reader_.refuse(choice.where, "branches " + std::to_string(j) + " and " + std::to_string(i) +
+                                       " are not known to exclude each other; use anyOf");
     }
   }
   --one_of_depth_;
 }
 
-bool SchemaCompiler::disjoint(const SchemaFacts& a, const SchemaFacts& b, int levels) {
+bool SchemaCompiler::disjoint(const SchemaFacts& made, const SchemaFacts& other, bool partial, int levels) {
   budget_.tick();
-  if (a.never || b.never) return true;
-  if (a.literals || b.literals) {
-    const SchemaFacts& one = a.literals ? a : b;
-    const SchemaFacts& other = a.literals ? b : a;
-    return std::all_of(one.literals->begin(), one.literals->end(), [&](const Json* literal) {
+  if (made.never || other.never) return true;
+  if (made.literals || other.literals) {
+    const SchemaFacts& listed = made.literals ? made : other;
+    const SchemaFacts& second = made.literals ? other : made;
+    return std::all_of(listed.literals->begin(), listed.literals->end(), [&](const Json* literal) {
       budget_.tick();
-      if (!literal_fits(*literal, one)) return true;
-      if (other.literals) {
-        return std::none_of(other.literals->begin(), other.literals->end(),
-                            [&](const Json* o) { return json_equal(*literal, *o) && literal_fits(*o, other); });
+      if (!literal_fits(*literal, listed)) return true;
+      if (second.literals) {
+        return std::none_of(second.literals->begin(), second.literals->end(),
+                            [&](const Json* o) { return json_equal(*literal, *o) && literal_fits(*o, second); });
       }
       const bool nested = literal->is_object() || literal->is_array();
-      if (nested && (other.has_object_rules() || other.has_array_rules())) return false;
-      return !literal_fits(*literal, other);
+      if (nested && (second.has_object_rules() || second.has_array_rules())) return false;
+      return !literal_fits(*literal, second);
     });
   }
-  const unsigned common = a.possible() & b.possible();
+  // Without `type`, values of types that the keywords are not about are valid, though they are not generated.
+  const unsigned common = (partial ? made.types : made.possible()) & other.types;
   if ((common & (kTypeNull | kTypeBool)) != 0) return false;
-  if ((common & (kTypeNumber | kTypeInteger)) != 0 && !numbers_disjoint(a.number, b.number)) return false;
-  if ((common & kTypeString) != 0 && !strings_disjoint(a, b)) return false;
-  if ((common & kTypeArray) != 0 && !apart(a.min_items, a.max_items, b.min_items, b.max_items)) return false;
-  return (common & kTypeObject) == 0 || objects_disjoint(a, b, levels);
+  if ((common & (kTypeNumber | kTypeInteger)) != 0 && !numbers_disjoint(made.number, other.number)) return false;
+  if ((common & kTypeString) != 0 && !strings_disjoint(made, other)) return false;
+  if ((common & kTypeArray) != 0 && !apart(made.min_items, made.max_items, other.min_items, other.max_items))
+    return false;
+  return (common & kTypeObject) == 0 || objects_disjoint(made, other, partial, levels);
 }
 
 bool SchemaCompiler::strings_disjoint(const SchemaFacts& a, const SchemaFacts& b) {
   if (apart(a.min_length, a.max_length, b.min_length, b.max_length)) return true;
-  const std::optional<CharDfa> x = string_chars(a, false), y = string_chars(b, false);
+  const std::optional<CharDfa>&x = string_chars(a, false), &y = string_chars(b, false);
   return x && y && is_empty(char_intersection(*x, *y, budget_));
 }
 
-bool SchemaCompiler::objects_disjoint(const SchemaFacts& a, const SchemaFacts& b, int levels) {
-  if (apart(a.min_properties, a.max_properties, b.min_properties, b.max_properties)) return true;
+bool SchemaCompiler::objects_disjoint(const SchemaFacts& made, const SchemaFacts& other, bool partial, int levels) {
+  if (apart(made.min_properties, made.max_properties, other.min_properties, other.max_properties)) return true;
   if (levels == 0) return false;
-  const std::set<std::string> names(a.required.begin(), a.required.end());
+  const std::set<std::string> names(made.required.begin(), made.required.end());
   // A name that one wants and the other forbids, or that both want with values that exclude each other.
   const auto excludes = [&](const std::string& name) {
-    const std::vector<Atom> x = atoms_of_name(a, name), y = atoms_of_name(b, name);
+    const std::vector<Atom> x = atoms_of_name(made, name), y = atoms_of_name(other, name);
     for (const SchemaFacts& f : cases(x)) {
       for (const SchemaFacts& g : cases(y)) {
-        if (!disjoint(f, g, levels - 1)) return false;
+        if (!disjoint(f, g, partial, levels - 1)) return false;
       }
     }
     return true;
@@ -103,11 +130,11 @@ bool SchemaCompiler::objects_disjoint(const SchemaFacts& a, const SchemaFacts& b
   const auto forbids = [&](const SchemaFacts& facts, const std::string& name) {
     return cases(atoms_of_name(facts, name)).empty();
   };
-  for (const std::string& name : a.required) {
-    if (forbids(b, name)) return true;
+  for (const std::string& name : made.required) {
+    if (forbids(other, name)) return true;
   }
-  for (const std::string& name : b.required) {
-    if (forbids(a, name) || (names.contains(name) && excludes(name))) return true;
+  for (const std::string& name : other.required) {
+    if (forbids(made, name) || (names.contains(name) && excludes(name))) return true;
   }
   return false;
 }

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "base/json_writer.h"
+#include "base/utf8.h"
 #include "text/grammar/regex.h"
 #include "text/grammar/schema_compile.h"
 
@@ -18,8 +20,7 @@ struct SchemaCompiler::Names {
 
   bool allows(const std::string& name) const {
     if (list) return std::find(list->begin(), list->end(), name) != list->end();
-    std::uint32_t length = 0;
-    for (const char c : name) length += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+    const std::size_t length = utf8_count(name);
     return length >= min && length <= max && (!chars || chars->matches(name));
   }
 };
@@ -29,8 +30,12 @@ SchemaCompiler::Names SchemaCompiler::read_names(const SchemaFacts& facts) {
   if (facts.names.empty()) return names;
   const std::string& where = reader_.where(facts.names[0]);
   const std::vector<SchemaFacts> all = cases(facts.names);
-  if (all.size() != 1) reader_.refuse(where, "has to be one schema of strings, without alternatives");
   names.restricted = true;
+  if (all.empty() || (all.size() == 1 && (all[0].types & kTypeString) == 0)) {
+    names.list.emplace();
+    return names;
+  }
+  if (all.size() != 1) reader_.refuse(where, "has to be one schema of strings, without alternatives");
   names.min = all[0].min_length;
   names.max = all[0].max_length;
   if (all[0].literals) {
@@ -40,19 +45,14 @@ SchemaCompiler::Names SchemaCompiler::read_names(const SchemaFacts& facts) {
     }
   } else {
     names.chars = string_chars(all[0], false);
+    // A format's limit: names have no counters, so it becomes states, with the others (add_extras).
+    if (names.chars) names.max = std::min(names.max, std::exchange(names.chars->max, Dfa::kInfinite));
   }
   return names;
 }
 
-const CharDfa& SchemaCompiler::pattern(const std::string& text, const std::string& where) {
-  const auto key = std::pair(text, false);
-  const auto known = patterns_.find(key);
-  if (known != patterns_.end()) return known->second;
-  try {
-    return patterns_.emplace(key, compile_regex(text, {.search = true, .counters = false}, budget_)).first->second;
-  } catch (const Error& e) {
-    reader_.refuse(where + "/patternProperties/" + pointer_part(text), e.what());
-  }
+const CharDfa& SchemaCompiler::name_pattern(const ObjectPart& part, const std::string& text) {
+  return pattern(text, PatternKind::kUncounted, part.where + "/patternProperties/" + pointer_part(text));
 }
 
 std::vector<std::string> SchemaCompiler::declared_names(const SchemaFacts& facts, const Names& names) {
@@ -81,18 +81,37 @@ std::vector<Atom> SchemaCompiler::atoms_of_name(const SchemaFacts& facts, const 
       described = true;
     }
     for (const auto& [text, atom] : part.patterns) {
-      if (!pattern(text, part.where).matches(name)) continue;
+      if (!name_pattern(part, text).matches(name)) continue;
       atoms.push_back(atom);
       described = true;
     }
     if (!described && part.additional != kNoAtom) atoms.push_back(part.additional);
     budget_.tick();
   }
+  const auto describes = [&](const ObjectPart& part) {
+    budget_.tick();
+    return part.describes_all || part.find(name) != nullptr ||
+           std::any_of(part.patterns.begin(), part.patterns.end(),
+                       [&](const auto& p) { return name_pattern(part, p.first).matches(name); });
+  };
+  for (const ClosedSchema& closed : facts.closed_objects) {
+    if (std::none_of(closed.parts.begin(), closed.parts.end(),
+                     [&](std::uint32_t i) { return describes(facts.objects[i]); }))
+      return {reader_.never()};
+  }
   return atoms;
 }
 
 void SchemaCompiler::add_extras(const SchemaFacts& facts, const Names& names, ObjectSpec& object, int depth) {
-  if (names.list || facts.evaluated_only) return;
+  if (names.list) return;
+  // Names that match a pattern are described by that part, and by those that describe all; other names by those alone.
+  const auto open = [&](const ObjectPart* described_by) {
+    return std::all_of(facts.closed_objects.begin(), facts.closed_objects.end(), [&](const ClosedSchema& closed) {
+      return std::any_of(closed.parts.begin(), closed.parts.end(), [&](std::uint32_t i) {
+        return facts.objects[i].describes_all || &facts.objects[i] == described_by;
+      });
+    });
+  };
   const ObjectPart* patterned = nullptr;
   bool told = false, plain = true;  // told: some additionalProperties; plain: nothing names a property
   std::vector<Atom> rest;
@@ -111,7 +130,7 @@ void SchemaCompiler::add_extras(const SchemaFacts& facts, const Names& names, Ob
   const std::string place = patterned == nullptr ? std::string() : patterned->where + "/patternProperties";
   if (patterned != nullptr) {
     for (const auto& [text, atom] : patterned->patterns) {
-      const CharDfa& chars = pattern(text, patterned->where);
+      const CharDfa& chars = name_pattern(*patterned, text);
       for (const auto& kind : kinds) {
         if (!is_empty(char_intersection(*kind.first, chars, budget_)))
           reader_.refuse(place + "/" + pointer_part(text), "matches names that another pattern matches too");
@@ -120,18 +139,21 @@ void SchemaCompiler::add_extras(const SchemaFacts& facts, const Names& names, Ob
       for (const ObjectPart& part : facts.objects) {
         if (&part != patterned && part.additional != kNoAtom) atoms.push_back(part.additional);
       }
+      if (!open(patterned)) atoms = {reader_.never()};
       kinds.emplace_back(chars, std::move(atoms));
       const CharDfa rest_of_it = char_complement(chars);
       others = others ? char_intersection(*others, rest_of_it, budget_) : rest_of_it;
     }
   }
-  if (told || plain) kinds.emplace_back(others, rest);
+  if ((told || plain) && open(nullptr)) kinds.emplace_back(others, rest);
   std::optional<CharDfa> allowed = names.chars;
   if (names.min > 0 || names.max != Dfa::kInfinite) {
     const std::string max = names.max == Dfa::kInfinite ? "" : std::to_string(names.max);
-    const CharDfa lengths = compile_regex("[\\u0000-\\u{10FFFF}]{" + std::to_string(names.min) + "," + max + "}",
-                                          {.counters = false}, budget_);
-    allowed = allowed ? char_intersection(*allowed, lengths, budget_) : lengths;
+    reader_.at_place(reader_.where(facts.names[0]), [&] {
+      const CharDfa lengths = compile_regex("[\\u0000-\\u{10FFFF}]{" + std::to_string(names.min) + "," + max + "}",
+                                            {.counters = false}, budget_);
+      allowed = allowed ? char_intersection(*allowed, lengths, budget_) : lengths;
+    });
   }
   for (auto& [chars, atoms] : kinds) {
     const std::uint32_t value = value_of(atoms, depth + 1);

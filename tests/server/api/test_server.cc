@@ -93,7 +93,7 @@ Call::Call(const server::Router& router, std::string method, std::string path, s
   request.path = target->path;
   request.query = target->query;
   request.params = match.params;
-  request.body = std::move(body);
+  request.body_text = std::make_shared<const std::string>(std::move(body));
   request.request_id = "test";
   request.tenant = std::move(tenant);
   match.route->handler(request, responder_);
@@ -124,7 +124,9 @@ Reply Call::wait(double seconds) {
 ModelPackage test_package(ModelChoice::Kind kind, ThreadPool& pool) {
   ModelPackage package = load_package(kNanoFolder, pool);
   if (kind == ModelChoice::kNano) return package;
-  package.model = random_model(tiny_config(package.model.config), 7, pool);
+  Config config = tiny_config(package.model.config);
+  if (kind == ModelChoice::kRandomPadded) config.vocab_size += 8;
+  package.model = random_model(config, 7, pool);
   if (kind == ModelChoice::kRandomHarmony) package.chat_format = ChatFormat::kHarmony;
   return package;
 }

@@ -47,6 +47,7 @@ struct ModelChoice {
     // Two layers of random weights and nano's tokenizer, with nano's picture size.
     kRandomPlain,
     kRandomHarmony,  // its chats are harmony's messages
+    kRandomPadded,   // with rows for eight ids more than there are tokens
   };
   Kind kind = kRandomPlain;
 };
