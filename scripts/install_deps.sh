@@ -5,7 +5,7 @@
 set -euo pipefail
 
 # These names are the same on Debian 12 and Ubuntu 24.04. ca-certificates: for what the server and pip fetch by https.
-run_packages=(ca-certificates g++ cmake ninja-build libfmt-dev libsimdjson-dev libcli11-dev
+run_packages=(ca-certificates g++ cmake ninja-build libfmt-dev libsimdjson-dev libcli11-dev zlib1g-dev
               libspng-dev libjpeg-dev libwebp-dev libgif-dev libedit-dev libssl-dev libcurl4-openssl-dev)
 # Boost's headers (1.81 or newer, for the server) have their version in the name: Debian 12, Ubuntu 24.04, later ones.
 boost_packages=(libboost1.81-dev libboost1.83-dev libboost1.88-dev libboost1.90-dev)

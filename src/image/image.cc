@@ -1,5 +1,6 @@
 #include "image/image.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "base/error.h"
@@ -106,18 +107,34 @@ ImageHeader read_image_header(Bytes file, const ImageLimits& limits) {
   return {*format, static_cast<int>(header.width), static_cast<int>(header.height), header.orientation};
 }
 
-Image decode_image(Bytes file, const DecodeOptions& options) {
-  const ImageHeader header = read_image_header(file, options.limits);
+namespace {
+
+Raster decode_oriented(const ImageHeader& header, Bytes file, bool keep_alpha, const ImageLimits& limits) {
   try {
-    Raster raster = decode(header.format, file, {header.width, header.height}, options.alpha_background.has_value(),
-                           options.limits);
-    flatten(raster, options.alpha_background);
-    raster = image_detail::orient(std::move(raster), header.orientation);
-    return {raster.width, raster.height, std::move(raster.pixels)};
+    Raster raster = decode(header.format, file, {header.width, header.height}, keep_alpha, limits);
+    return image_detail::orient(std::move(raster), header.orientation);
   } catch (const std::bad_alloc&) {
     fail(ErrorCode::kOutOfMemory, "{} image: no memory for {} x {} pixels", image_format_name(header.format),
          header.width, header.height);
   }
+}
+
+}  // namespace
+
+Image decode_image(Bytes file, const DecodeOptions& options) {
+  const ImageHeader header = read_image_header(file, options.limits);
+  Raster raster = decode_oriented(header, file, options.alpha_background.has_value(), options.limits);
+  flatten(raster, options.alpha_background);
+  return {raster.width, raster.height, std::move(raster.pixels)};
+}
+
+AlphaImage decode_image_with_alpha(Bytes file, const ImageLimits& limits) {
+  Raster raster = decode_oriented(read_image_header(file, limits), file, true, limits);
+  if (raster.channels == 4) return {raster.width, raster.height, std::move(raster.pixels)};
+  AlphaImage out{raster.width, raster.height, std::vector<std::uint8_t>(raster.pixels.size() / 3 * 4, 255)};
+  for (std::size_t from = 0, to = 0; from < raster.pixels.size(); from += 3, to += 4)
+    std::copy_n(&raster.pixels[from], 3, &out.pixels[to]);
+  return out;
 }
 
 Image load_image(const std::filesystem::path& path, const DecodeOptions& options) {

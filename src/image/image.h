@@ -54,6 +54,14 @@ struct ImageHeader {
 // Reads the size without decoding, in time linear in the file's size, and checks all limits that the header shows.
 ImageHeader read_image_header(std::span<const std::byte> file, const ImageLimits& limits = {});
 
+// A picture with its transparency, for laying it over something else.
+struct AlphaImage {
+  int width = 0;                     // pixels
+  int height = 0;                    // pixels
+  std::vector<std::uint8_t> pixels;  // [height, width, 4] RGBA, not premultiplied; 255 where the file has no alpha
+};
+AlphaImage decode_image_with_alpha(std::span<const std::byte> file, const ImageLimits& limits = {});
+
 Image decode_image(std::span<const std::byte> file, const DecodeOptions& options = {});
 Image load_image(const std::filesystem::path& path, const DecodeOptions& options = {});
 
