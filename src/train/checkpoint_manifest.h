@@ -27,16 +27,16 @@ struct Manifest {
   std::vector<ManifestFile> files;
 };
 
-// The manifest of everything in the folder but a manifest, sorted by name; syncs all files and folders in it first, since
-// some may be another's. Error kInvalidArgument: a name that is not plain, or neither a file nor a folder.
+// The manifest of everything in the folder but a manifest, sorted by name; syncs all files and folders in it first,
+// since some may be another's. Error kInvalidArgument: a name that is not plain, or neither a file nor a folder.
 Manifest make_manifest(const std::filesystem::path& folder, std::int64_t step);
 
 std::string manifest_json(const Manifest& manifest);
 // Error kCorrupt in one line: anything that manifest_json() would not write. `what` names the file.
 Manifest parse_manifest(std::string_view json, std::string_view what);
 
-// The folder's manifest. Error kNotFound: no manifest or a file of it is missing; kCorrupt: it is damaged, or a file has
-// another length than it says.
+// The folder's manifest. Error kNotFound: no manifest or a file of it is missing; kCorrupt: it is damaged, or a file
+// has another length than it says.
 Manifest read_manifest(const std::filesystem::path& folder);
 // Reads every file. Error kCorrupt names the first whose bytes are not those that were written.
 void verify_manifest(const std::filesystem::path& folder, const Manifest& manifest);

@@ -1,7 +1,7 @@
 #pragma once
 // Checkpoints of a run: folders step-00001234 in one folder, each complete or not there at all, whatever kills the
-// program, fills the disk or cuts the power. A checkpoint is written to "step-00001234.part-<random>", synced, named by a
-// manifest (checkpoint_manifest.h) and renamed. In it:
+// program, fills the disk or cuts the power. A checkpoint is written to "step-00001234.part-<random>", synced, named by
+// a manifest (checkpoint_manifest.h) and renamed. In it:
 //   tensors-00001.safetensors ...  the tensors
 //   state.json                     the trainer's own
 //   manifest.json                  what the others must be
@@ -46,8 +46,8 @@ class CheckpointStore {
   // rest happens in the background. After that the oldest complete checkpoints beyond `keep` are removed. A checkpoint
   // of the same step is replaced, atomically where the file system can.
   // Errors of an earlier save are thrown here, and then this one is not begun. Error kInvalidArgument: as
-  // check_tensor_specs, or a complete checkpoint of a later step is there (see discard_after). Any error leaves the
-  // earlier checkpoints as they were and nothing of this one.
+  // check_tensor_specs, or a complete checkpoint of a later step is there (see discard_after). An error before the
+  // checkpoint has its name leaves the others as they were and nothing of this one.
   void save(std::int64_t step, std::span<const NamedTensor> tensors, std::string state_json, Extra extra = {});
   // Until the last save is on the disk; throws what failed in it, once.
   void wait();
