@@ -37,7 +37,7 @@ class Values {
   std::vector<NamedTensor> tensors_;
 };
 
-inline constexpr std::uint64_t kSmallShard = 64;  // several shards even here
+inline constexpr std::uint64_t kSmallShard = 40;  // several shards even here
 
 inline std::string state_of(std::int64_t step) { return fmt::format(R"({{"step":{}}})", step); }
 

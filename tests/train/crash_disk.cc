@@ -52,6 +52,9 @@ void CrashDisk::apply(const DiskOp& op) {
   } else {
     const auto [to_folder, to_name] = place(op.to);
     if (to_folder != folder) throw std::logic_error("a rename between folders is not modelled");
+    const auto there = folder->names.find(to_name);
+    const bool refused = there != folder->names.end() && !there->second->names.empty();
+    if (op.kind == DiskOp::kRename && refused) return;
     const auto from = folder->names.at(name);
     change(*folder, {{name, op.kind == DiskOp::kExchange ? folder->names.at(to_name) : nullptr}, {to_name, from}});
   }
