@@ -174,7 +174,7 @@ TEST(CheckpointCrash, LossOfPowerInAnyOrder) {
   for (std::size_t call = 0; call <= all.size(); ++call) {
     check(CrashDisk::Loss::kAll, call);
     check(CrashDisk::Loss::kNothing, call);
-    for (int i = 0; i < 60; ++i) check(CrashDisk::Loss::kRandom, call);
+    for (int i = 0; i < 200; ++i) check(CrashDisk::Loss::kRandom, call);
     if (HasFatalFailure() || call == all.size()) break;
     const DiskOp& op = all[call];
     disk.apply(op);
@@ -183,7 +183,7 @@ TEST(CheckpointCrash, LossOfPowerInAnyOrder) {
     if (op.kind == DiskOp::kSync && op.path == root) durable = renamed;
   }
   EXPECT_EQ(durable, 3);
-  EXPECT_GT(tried, 500);
+  EXPECT_GT(tried, 1000);
 }
 
 }  // namespace
