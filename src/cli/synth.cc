@@ -11,6 +11,7 @@
 #include "io/mapped_file.h"
 #include "model/parameters.h"
 #include "model/random.h"
+#include "train/export_model.h"
 
 namespace gov::cli {
 namespace {
@@ -179,18 +180,7 @@ void copy_tokenizer(CheckpointWriter& writer, const std::filesystem::path& sourc
     if (source.filename() == "vocab.json") writer.add_file("merges.txt", read_text_file(merges, kMaxBytes));
     return;
   }
-  static constexpr const char* kNames[] = {
-      "tokenizer.json",          "vocab.json",         "merges.txt", "tokenizer_config.json",
-      "special_tokens_map.json", "chat_template.jinja"};
-  for (const char* name : kNames) {
-    if (std::filesystem::is_regular_file(source / name))
-      writer.add_file(name, read_text_file(source / name, kMaxBytes));
-  }
-  for (const auto& entry : std::filesystem::directory_iterator(source)) {
-    if (entry.path().extension() == ".tiktoken") {
-      writer.add_file(entry.path().filename().string(), read_text_file(entry.path(), kMaxBytes));
-    }
-  }
+  train::copy_tokenizer_files(writer, source);
 }
 
 int run_synth(const Program& program, const SynthOptions& o) {
