@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "ops/cpu_support.h"
@@ -119,7 +120,14 @@ void run_tile(const Kernels& table, const Plan& plan, std::int64_t sequence, std
   tile.v_scratch = tile.k_scratch + padded * kAttentionKeys;
   tile.accumulators = tile.v_scratch + kAttentionKeys * padded;
   tile.scores = tile.accumulators + kAttentionTile * padded;
+  float softmax[2 * kAttentionTile];
+  tile.softmax = args.lse ? softmax : nullptr;
   table.attention(tile);
+  for (std::int64_t i = begin; args.lse && i < end; ++i) {
+    const std::int64_t row = row_begin + i / plan.group, head = kv_head * plan.group + i % plan.group;
+    const float* s = softmax + 2 * (i - begin);
+    args.lse.as<float>()[row * plan.heads + head] = s[0] + std::log(s[1]);
+  }
 }
 
 }  // namespace

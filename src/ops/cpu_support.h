@@ -46,6 +46,9 @@ void for_rows(Context& ctx, std::int64_t rows, std::int64_t elements_per_row, Bo
 void linear_all_rows(Context& ctx, const float* x, std::int64_t tokens, std::int64_t in, const Tensor& weight,
                      std::int64_t rows, const Tensor& bias, float* out, bool accumulate);
 
+// The patches of all pictures as rows [N * patches, C * p * p], in the workspace.
+const float* patch_rows(Context& ctx, const Tensor& pixels, std::int64_t patch);
+
 // The kernel for a dense weight of this dtype.
 void (*dense_kernel(const Kernels& table, DType dtype))(const LinearArgs&);
 

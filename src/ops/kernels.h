@@ -55,7 +55,22 @@ struct AttentionTile {
   float* v_scratch;                 // [kAttentionKeys, D']
   float* scores;                    // [kAttentionTile, kAttentionKeys]
   float* accumulators;              // [kAttentionTile, D']
+  float* softmax;  // [count, 2], or null: the largest score, and the sum of exp(score - it), the sink's included
 };
+
+// c [rows, columns] = A b, or added to c: A's element (row, step) at a + row * a_row + step * a_step, row `step` of b
+// at b + step * b_stride. Whole vectors of b are read: its rows must be padded to a multiple of kProductPad.
+struct ProductArgs {
+  const float* a;
+  std::int64_t a_row, a_step;
+  const float* b;
+  std::int64_t b_stride;
+  float* c;
+  std::int64_t c_stride;
+  std::int64_t rows, columns, steps;
+  bool accumulate;
+};
+inline constexpr int kProductPad = 16;
 
 struct Kernels {
   void (*linear_f32)(const LinearArgs&);
@@ -73,6 +88,18 @@ struct Kernels {
   // out[i] = exp((x[i] - shift) * factor), out may be x or null; returns their sum.
   double (*exp_sum)(const float* x, std::int64_t n, float shift, float factor, float* out);
   void (*attention)(const AttentionTile&);
+  void (*product)(const ProductArgs&);
+  // Gradients of a row (row_gradients.h), dx added to or null; the first returns the inverse root of the mean square,
+  // the second leaves the mean and the inverse deviation.
+  float (*rms_norm_gradient)(const float* x, const float* weight, const float* dout, std::int64_t n, float eps,
+                             float* dx);
+  void (*layer_norm_gradient)(const float* x, const float* weight, const float* dout, std::int64_t n, float eps,
+                              float* dx, float* mean_and_inverse);
+  // n activations; dh may be h.
+  void (*swiglu_gradient)(const float* h, const float* dout, std::int64_t n, float alpha, float limit, float* dh);
+  void (*gelu_erf_gradient)(const float* x, const float* dout, std::int64_t n, float* dx);
+  void (*gelu_tanh_gradient)(const float* x, const float* dout, std::int64_t n, float* dx);
+  void (*gelu_quick_gradient)(const float* x, const float* dout, std::int64_t n, float* dx);
   // For device_limits: multiplies and adds `steps` times in kFmaChains independent vectors; sums n floats.
   float (*fma_chains)(std::int64_t steps, float seed);
   float (*read_sum)(const float* x, std::int64_t n);

@@ -1,34 +1,26 @@
 // Mixture of experts: the (token, k) pairs are sorted by expert, each expert's tokens go through its two projections as
 // one matrix product, and the results are combined per token in ascending k.
-#include "ops/cpu_support.h"
+#include "ops/moe_cpu.h"
+
 #include "ops/ops_list.h"
 
-namespace gov::ops::cpu {
-namespace {
+namespace gov::ops {
 
-constexpr std::int64_t kRowBlock = 64;    // weight rows per task; 64 gate/up rows are 32 activations: one MXFP4 block
-constexpr std::int64_t kTokenBlock = 64;  // tokens per kernel call
+using namespace moe_cpu;
 
-// Pairs sorted by expert. "Slot" is a pair's place in that order.
-struct Routing {
-  std::int32_t* start;   // [E + 1]: first slot of each expert
-  std::int32_t* token;   // [slots]: the token of a slot
-  std::int32_t* slot;    // [T, K]: the slot of a pair
-  std::int32_t* active;  // experts with at least one slot
-  std::int64_t active_count;
-};
-
-Routing sort_by_expert(Context& ctx, const Tensor& indices, std::int64_t experts) {
+Routing moe_cpu::sort_by_expert(Context& ctx, const char* op, const Tensor& indices, std::int64_t experts) {
   const std::int64_t tokens = indices.shape[0], count = indices.shape[1], slots = tokens * count;
   Workspace& workspace = ctx.workspace;
   Routing r{workspace.take<std::int32_t>(experts + 1), workspace.take<std::int32_t>(slots),
-            workspace.take<std::int32_t>(slots), workspace.take<std::int32_t>(experts), 0};
+            workspace.take<std::int32_t>(slots),       workspace.take<std::int32_t>(slots),
+            workspace.take<std::int32_t>(experts),     0};
   std::int32_t* next = workspace.take<std::int32_t>(experts);
   std::fill(next, next + experts, 0);
   const std::int32_t* expert = indices.as<std::int32_t>();
   for (std::int64_t i = 0; i < slots; ++i) {
     if (expert[i] < 0 || expert[i] >= experts) {
-      fail(ErrorCode::kInvalidArgument, "moe: expert {} of token {} is outside [0, {})", expert[i], i / count, experts);
+      fail(ErrorCode::kInvalidArgument, "{}: expert {} of token {} is outside [0, {})", op, expert[i], i / count,
+           experts);
     }
     ++next[expert[i]];
   }
@@ -42,56 +34,24 @@ Routing sort_by_expert(Context& ctx, const Tensor& indices, std::int64_t experts
   r.start[experts] = total;
   for (std::int64_t i = 0; i < slots; ++i) {
     r.slot[i] = next[expert[i]]++;
+    r.pair[r.slot[i]] = static_cast<std::int32_t>(i);
     r.token[r.slot[i]] = static_cast<std::int32_t>(i / count);
   }
   return r;
 }
 
-// A projection with the kernel that suits its weights.
-struct Projection {
-  const ExpertProjection& p;
-  void (*kernel)(const LinearArgs&);
-  bool mxfp4;
-  std::int64_t in, out;
-
-  Projection(const Kernels& table, const ExpertProjection& projection)
-      : p(projection),
-        kernel(projection.blocks ? table.linear_mxfp4 : dense_kernel(table, projection.weight.dtype)),
-        mxfp4(static_cast<bool>(projection.blocks)),
-        in(projection.in_features()),
-        out(projection.out_features()) {}
-
-  // Arguments for rows [row, row + rows) of one expert.
-  LinearArgs rows_of(std::int64_t expert, std::int64_t row, std::int64_t rows, BiasBlock& bias) const {
-    LinearArgs args{};
-    const std::size_t index = static_cast<std::size_t>(expert * out + row);
-    if (mxfp4) {
-      args.weight = p.blocks.as<std::uint8_t>() + index * static_cast<std::size_t>(in / 2);
-      args.scales = p.scales.as<std::uint8_t>() + index * static_cast<std::size_t>(in / 32);
-    } else {
-      args.weight =
-          static_cast<const char*>(p.weight.data) + index * static_cast<std::size_t>(in) * dtype_size(p.weight.dtype);
-    }
-    args.in = in;
-    args.x_stride = in;
-    args.rows = rows;
-    args.bias = bias.load(p.bias, expert * out + row, rows);
-    return args;
-  }
-};
-
-// Calls body(expert, row block) for every active expert and block of `rows` rows, in parallel.
-template <class Body>
-void for_expert_blocks(Context& ctx, const Routing& routing, std::int64_t rows, Body&& body) {
-  const std::int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
-  ctx.pool->parallel_for(routing.active_count * blocks, 1, [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = begin; i < end; ++i) body(routing.active[i / blocks], i % blocks * kRowBlock);
-  });
+const float* moe_cpu::kernel_input(Context& ctx, const Projection& projection, const float* x, std::int64_t tokens) {
+  if (!projection.mxfp4) return x;
+  const Kernels& table = kernels(ctx.isa);
+  const std::int64_t width = projection.in;
+  float* packed = ctx.workspace.take<float>(tokens * width);
+  for_rows(ctx, tokens, width, [&](std::int64_t t) { table.pack(x + t * width, width, packed + t * width); });
+  return packed;
 }
 
-// activations [slots, I] = swiglu(gate_up x), packed for an MXFP4 down projection.
-void gate_up_and_swiglu(Context& ctx, const Kernels& table, const Routing& routing, const Projection& gate_up,
-                        const float* x, float alpha, float limit, bool pack_output, float* activations) {
+void moe_cpu::gate_up_and_swiglu(Context& ctx, const Routing& routing, const Projection& gate_up, const float* x,
+                                 float alpha, float limit, const GateUpResults& results) {
+  const Kernels& table = kernels(ctx.isa);
   const std::int64_t width = gate_up.out / 2;
   for_expert_blocks(ctx, routing, gate_up.out, [&](std::int64_t expert, std::int64_t row) {
     BiasBlock bias;
@@ -105,14 +65,20 @@ void gate_up_and_swiglu(Context& ctx, const Kernels& table, const Routing& routi
       args.x_rows = routing.token + slot;
       args.tokens = std::min(kTokenBlock, end - slot);
       gate_up.kernel(args);
-      for (std::int64_t t = 0; t < args.tokens; ++t) {
-        float* to = activations + (slot + t) * width + row / 2;
-        table.swiglu(h + t * kRowBlock, args.rows / 2, alpha, limit, pack_output ? a : to);
-        if (pack_output) table.pack(a, args.rows / 2, to);
+      for (std::int64_t t = 0; results.h && t < args.tokens; ++t) {
+        const std::int64_t to = results.h_rows ? results.h_rows[slot + t] : slot + t;
+        std::copy_n(h + t * kRowBlock, args.rows, results.h + to * gate_up.out + row);
+      }
+      for (std::int64_t t = 0; results.activations && t < args.tokens; ++t) {
+        float* to = results.activations + (slot + t) * width + row / 2;
+        table.swiglu(h + t * kRowBlock, args.rows / 2, alpha, limit, results.packed ? a : to);
+        if (results.packed) table.pack(a, args.rows / 2, to);
       }
     }
   });
 }
+
+namespace {
 
 void down_projection(Context& ctx, const Routing& routing, const Projection& down, const float* activations, float* y) {
   for_expert_blocks(ctx, routing, down.out, [&](std::int64_t expert, std::int64_t row) {
@@ -131,21 +97,18 @@ void down_projection(Context& ctx, const Routing& routing, const Projection& dow
 
 }  // namespace
 
-void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights, const ExpertProjection& gate_up,
-         const ExpertProjection& down, float alpha, float limit, const Tensor& out) {
+void cpu::moe_forward(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights,
+                      const ExpertProjection& gate_up, const ExpertProjection& down, float alpha, float limit,
+                      const Tensor& out, const Tensor& h) {
   const Kernels& table = kernels(ctx.isa);
   const Projection up(table, gate_up), down_rows(table, down);
   const std::int64_t tokens = x.shape[0], hidden = x.shape[1], count = indices.shape[1], slots = tokens * count;
-  const Routing routing = sort_by_expert(ctx, indices, gate_up.experts());
-  const float* input = x.as<float>();
-  if (up.mxfp4) {
-    float* packed = ctx.workspace.take<float>(tokens * hidden);
-    for_rows(ctx, tokens, hidden, [&](std::int64_t t) { table.pack(input + t * hidden, hidden, packed + t * hidden); });
-    input = packed;
-  }
+  const Routing routing = sort_by_expert(ctx, "moe", indices, gate_up.experts());
+  const float* input = kernel_input(ctx, up, x.as<float>(), tokens);
   float* activations = ctx.workspace.take<float>(slots * down_rows.in);
   float* y = ctx.workspace.take<float>(slots * hidden);
-  gate_up_and_swiglu(ctx, table, routing, up, input, alpha, limit, down_rows.mxfp4, activations);
+  gate_up_and_swiglu(ctx, routing, up, input, alpha, limit,
+                     {activations, down_rows.mxfp4, h ? h.as<float>() : nullptr, routing.pair});
   down_projection(ctx, routing, down_rows, activations, y);
   for_rows(ctx, tokens, hidden * count, [&](std::int64_t t) {
     const float* w = weights.as<float>() + t * count;
@@ -163,4 +126,10 @@ void moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& wei
   });
 }
 
-}  // namespace gov::ops::cpu
+void cpu::moe(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights,
+              const ExpertProjection& gate_up, const ExpertProjection& down, float alpha, float limit,
+              const Tensor& out) {
+  cpu::moe_forward(ctx, x, indices, weights, gate_up, down, alpha, limit, out, {});
+}
+
+}  // namespace gov::ops

@@ -3,13 +3,13 @@
 #include "ops/cpu_support.h"
 #include "ops/ops_list.h"
 
-namespace gov::ops::cpu {
+namespace gov::ops {
 
-void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const Tensor& bias, const Tensor& out) {
+// Each patch as a row [C, p, p], the layout of a weight row: the convolution is then one linear.
+const float* patch_rows(Context& ctx, const Tensor& pixels, std::int64_t patch) {
   const std::int64_t channels = pixels.shape[1], height = pixels.shape[2], width = pixels.shape[3];
-  const std::int64_t patch = weight.shape[2], across = width / patch, down = height / patch;
-  const std::int64_t patches = pixels.shape[0] * down * across, in = channels * patch * patch;
-  // Each patch as a row [C, p, p], the layout of a weight row: the convolution is then one linear.
+  const std::int64_t across = width / patch, down = height / patch, patches = pixels.shape[0] * down * across;
+  const std::int64_t in = channels * patch * patch;
   float* rows = ctx.workspace.take<float>(patches * in);
   for_rows(ctx, patches, in, [&](std::int64_t i) {
     const std::int64_t image = i / (down * across), y = i / across % down * patch, x = i % across * patch;
@@ -21,7 +21,13 @@ void patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const
       }
     }
   });
-  linear_all_rows(ctx, rows, patches, in, weight, weight.shape[0], bias, out.as<float>(), false);
+  return rows;
 }
 
-}  // namespace gov::ops::cpu
+void cpu::patch_embed(Context& ctx, const Tensor& pixels, const Tensor& weight, const Tensor& bias, const Tensor& out) {
+  const std::int64_t patch = weight.shape[2], in = weight.row_elements();
+  linear_all_rows(ctx, patch_rows(ctx, pixels, patch), out.shape[0] * out.shape[1], in, weight, weight.shape[0], bias,
+                  out.as<float>(), false);
+}
+
+}  // namespace gov::ops

@@ -224,6 +224,10 @@ void attention_tile(const AttentionTile& a) {
     attend_block<C>(a, block_at(start), padded, state);
   }
   for (int m = 0; m < a.count; ++m) {
+    if (a.softmax) {
+      a.softmax[2 * m] = state[m].max;
+      a.softmax[2 * m + 1] = state[m].sum;
+    }
     const Vec sum = splat(state[m].sum);
     for (int d = 0; d < a.dim; d += kLanes) {
       const Vec value = div(load(a.accumulators + m * padded + d), sum);

@@ -5,6 +5,8 @@
 #include "ops/kernels/attention.h"
 #include "ops/kernels/linear.h"
 #include "ops/kernels/math.h"
+#include "ops/kernels/product.h"
+#include "ops/kernels/row_gradients.h"
 #include "ops/kernels/rows.h"
 
 namespace gov::ops::GOV_ISA {
@@ -24,6 +26,13 @@ const Kernels& kernels() {
       .gelu_quick = gelu_quick,
       .exp_sum = exp_sum,
       .attention = attention,
+      .product = product,
+      .rms_norm_gradient = rms_norm_gradient,
+      .layer_norm_gradient = layer_norm_gradient,
+      .swiglu_gradient = swiglu_gradient,
+      .gelu_erf_gradient = gelu_erf_gradient,
+      .gelu_tanh_gradient = gelu_tanh_gradient,
+      .gelu_quick_gradient = gelu_quick_gradient,
       .fma_chains = fma_chains,
       .read_sum = read_sum,
       .lanes = kLanes,
