@@ -30,6 +30,7 @@ void patch_embed_backward(Context& ctx, const Tensor& pixels, std::int64_t patch
   if (patches == 0 || outputs == 0) return;
   const Tensor from = dout.view({patches, outputs});
   if (dbias) add_row_sums(ctx, kOp, matrix_of(from), {}, dbias.as<float>());
+  if (!dweight || grid.in == 0) return;
   const Tensor rows = patch_rows(ctx, kOp, pixels, grid, dout.dtype);
   multiply(ctx, kOp, matrix_of(from), true, matrix_of(rows), false, dweight.data, DType::kF32, true);
 }

@@ -97,6 +97,7 @@ struct DenseProduct {
   bool accumulate;
 
   __device__ bool tile(ProductTile& t) const {
+    t.group = 0;
     t.first_m = static_cast<std::int64_t>(blockIdx.y) * kProductTile;
     t.first_n = static_cast<std::int64_t>(blockIdx.x) * kProductTile;
     t.end_m = m;
@@ -105,9 +106,9 @@ struct DenseProduct {
     t.end_k = min(t.begin_k + per_part, k);
     return true;
   }
-  __device__ float a(std::int64_t row, std::int64_t depth) const { return left.at(row, depth); }
-  __device__ float b(std::int64_t row, std::int64_t depth) const { return right.at(row, depth); }
-  __device__ void store(std::int64_t row, std::int64_t column, float sum) const {
+  __device__ float a(const ProductTile&, std::int64_t row, std::int64_t depth) const { return left.at(row, depth); }
+  __device__ float b(const ProductTile&, std::int64_t row, std::int64_t depth) const { return right.at(row, depth); }
+  __device__ void store(const ProductTile&, std::int64_t row, std::int64_t column, float sum) const {
     if (partial) {
       partial[(blockIdx.z * m + row) * n + column] = sum;
       return;

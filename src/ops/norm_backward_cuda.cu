@@ -23,7 +23,7 @@ struct NormBack {
   DType weight_type;
   std::int64_t rows, width;
   float eps;
-  float *dx;                  // [rows, width], added to
+  float* dx;                  // [rows, width], added to, or null
   float *dweights, *dbiases;  // [blocks, width] or null: each block's own sums
 };
 
@@ -89,16 +89,17 @@ __global__ void __launch_bounds__(kThreads) norm_back(NormBack a, const In* __re
     const float level = kLayer ? block_sum(slopes, scratch) * per : 0.f;
     const bool starts = row == blockIdx.x;
     each([&](const float(&v)[kCount], const float(&d)[kCount], std::int64_t i) {
-      float out[kCount], n[kCount], held[kCount], w[kCount];
-      load_weights(a.weight, a.weight_type, i, w);
-      load_row(a.dx + row * width + i, out);
+      float n[kCount], held[kCount];
 #pragma unroll
-      for (int j = 0; j < kCount; ++j) {
-        const float g = d[j] * w[j];
-        n[j] = (v[j] - mean) * r;
-        out[j] += r * (g - level - n[j] * along);
+      for (int j = 0; j < kCount; ++j) n[j] = (v[j] - mean) * r;
+      if (a.dx) {
+        float out[kCount], w[kCount];
+        load_weights(a.weight, a.weight_type, i, w);
+        load_row(a.dx + row * width + i, out);
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) out[j] += r * (d[j] * w[j] - level - n[j] * along);
+        store_row(a.dx + row * width + i, out);
       }
-      store_row(a.dx + row * width + i, out);
       if (dweight) {
         if (starts) {
 #pragma unroll
@@ -131,7 +132,7 @@ void norm_backward(Context& ctx, const char* op, const Tensor& x, const Tensor& 
   const std::int64_t rows = x.shape[0], width = x.shape[1];
   if (rows == 0 || width == 0) return;
   const std::int64_t blocks = std::min<std::int64_t>(rows, 4 * device_of(ctx).multiprocessors);
-  NormBack args{weight.data, weight.dtype, rows, width, eps, dx.as<float>(), nullptr, nullptr};
+  NormBack args{weight.data, weight.dtype, rows, width, eps, static_cast<float*>(dx.data), nullptr, nullptr};
   if (dweight) args.dweights = ctx.workspace.take<float>(blocks * width);
   if (dbias) args.dbiases = ctx.workspace.take<float>(blocks * width);
   dispatch_act(x.dtype, [&](auto in) {

@@ -131,9 +131,10 @@ __device__ float gelu_slope(float x) {
     const float phi = 0.5f * (x < 0 ? erfcf(-y) : 1.f + erff(y));  // 1 + erf would cancel below 0
     return fmaf(x * 0.39894228040143268f, expf(-0.5f * x * x), phi);
   } else if constexpr (kKind == Gelu::kTanh) {
+    x = fminf(fmaxf(x, -16.f), 16.f);  // flat beyond; and no product of 0 and infinity
     const float z = x * fmaf(0.0713548162726f, x * x, 1.59576912160573f);
     const float s = 1.f / (1.f + expf(-z)), slope = fmaf(3 * 0.0713548162726f, x * x, 1.59576912160573f);
-    return s == 0.f ? 0.f : fmaf(x * s * (1.f - s), slope, s);
+    return fmaf(x * s * (1.f - s), slope, s);
   } else {
     const float s = 1.f / (1.f + expf(-1.702f * x));
     return s == 0.f ? 0.f : fmaf(1.702f * x * s, 1.f - s, s);

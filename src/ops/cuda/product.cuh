@@ -13,6 +13,7 @@ constexpr int kProductTile = 64, kProductDepth = 32, kProductThreads = 256;
 // What a block has to do: results [first_m, end_m) x [first_n, end_n), at most a tile, summed over [begin_k, end_k).
 struct ProductTile {
   std::int64_t first_m, end_m, first_n, end_n, begin_k, end_k;
+  std::int64_t group;  // for the description's own use
 };
 
 // Which of an operand's axes is contiguous in memory: it decides who reads what.
@@ -31,7 +32,7 @@ struct ProductPlace {
 };
 
 // P: constexpr Along kAlongA, kAlongB; bool tile(ProductTile&), false: nothing to do (the same in all threads of a
-// block); float a(m, k), b(n, k); void store(m, n, sum).
+// block); float a(tile, m, k), b(tile, n, k); void store(tile, m, n, sum).
 template <class P>
 __global__ void __launch_bounds__(kProductThreads) product_tiles(const __grid_constant__ P p) {
   constexpr int kPitch = kProductTile + 4, kLoads = kProductTile * kProductDepth / kProductThreads;
@@ -48,9 +49,9 @@ __global__ void __launch_bounds__(kProductThreads) product_tiles(const __grid_co
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       const std::int64_t m = t.first_m + PlaceA::row(i), ka = k + PlaceA::depth(i);
-      held_a[i] = m < t.end_m && ka < t.end_k ? p.a(m, ka) : 0.f;
+      held_a[i] = m < t.end_m && ka < t.end_k ? p.a(t, m, ka) : 0.f;
       const std::int64_t n = t.first_n + PlaceB::row(i), kb = k + PlaceB::depth(i);
-      held_b[i] = n < t.end_n && kb < t.end_k ? p.b(n, kb) : 0.f;
+      held_b[i] = n < t.end_n && kb < t.end_k ? p.b(t, n, kb) : 0.f;
     }
   };
   const int column = static_cast<int>(threadIdx.x) % 16 * 4, row = static_cast<int>(threadIdx.x) / 16 * 4;
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(kProductThreads) product_tiles(const __grid_co
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const std::int64_t m = t.first_m + row + i, n = t.first_n + column + j;
-      if (m < t.end_m && n < t.end_n) p.store(m, n, sums[i][j]);
+      if (m < t.end_m && n < t.end_n) p.store(t, m, n, sums[i][j]);
     }
   }
 }
