@@ -246,18 +246,19 @@ __device__ inline void grouped_write_up(const float (&sums)[N / 2], const Groupe
   const bool even = me.g % 2 == 0, valid = row < a.m;  // m is a multiple of 16
   const std::int64_t bias_row = static_cast<std::int64_t>(a.first_expert + tile.expert) * a.m + row + me.g;
   const float low_bias = valid ? a.bias[bias_row] : 0.f, high_bias = valid ? a.bias[bias_row + 8] : 0.f;
-  int h_row[N / 8];  // asked for all at once
-  if (a.h) {
-#pragma unroll
-    for (int j = 0; j < N / 8; ++j) {
-      const int column = 8 * j + 2 * me.t + (even ? 0 : 1);
-      h_row[j] = tile.n0 + column;
-      if (a.h_by_pair && column < tile.columns) h_row[j] = a.routing.pair_of_slot[tile.n0 + column];
-    }
-  }
+  constexpr int kAtOnce = 8;
+  int h_row[kAtOnce];  // asked for together
 #pragma unroll
   for (int j = 0; j < N / 8; ++j) {
     if (8 * j >= tile.columns) break;
+    if (j % kAtOnce == 0 && a.h) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int column = 8 * (j + i) + 2 * me.t + (even ? 0 : 1);
+        h_row[i] = tile.n0 + column;
+        if (a.h_by_pair && column < tile.columns) h_row[i] = a.routing.pair_of_slot[tile.n0 + column];
+      }
+    }
     const float l0 = sums[4 * j] + low_bias, l1 = sums[4 * j + 1] + low_bias;
     const float h0 = sums[4 * j + 2] + high_bias, h1 = sums[4 * j + 3] + high_bias;
     const float low_other = __shfl_xor_sync(kAllLanes, even ? l1 : l0, 4);
@@ -268,7 +269,7 @@ __device__ inline void grouped_write_up(const float (&sums)[N / 2], const Groupe
     const bool mine = valid && column < tile.columns;
     const int slot = tile.n0 + column;
     if (a.h && mine) {
-      auto* to = reinterpret_cast<std::uint32_t*>(a.h + static_cast<std::int64_t>(h_row[j]) * a.m + row + me.g / 2 * 2);
+      auto* to = reinterpret_cast<std::uint32_t*>(a.h + static_cast<std::int64_t>(h_row[j % kAtOnce]) * a.m + row + me.g / 2 * 2);
       to[0] = pack_pair(low_gate, low_up);
       to[4] = pack_pair(high_gate, high_up);
     }
@@ -317,7 +318,7 @@ template <int N>
 __device__ inline void grouped_add_weights(const float (&sums)[N / 2], const GroupedArgs& a, const GroupedTile& tile,
                                            const GroupedLane& me, int row) {
   if (row >= a.m) return;
-  constexpr int kAtOnce = 8;
+  constexpr int kAtOnce = 6;
   float* const low = a.dweight + (static_cast<std::int64_t>(a.first_expert + tile.expert) * a.m + row + me.g) * a.n +
                      tile.n0 + 2 * me.t;
   float* const high = low + 8 * static_cast<std::int64_t>(a.n);
