@@ -56,7 +56,7 @@ Tensor Twins::translate(const Tensor& t) {
 
 ops::AttentionArgs Twins::translate(ops::AttentionArgs args) {
   for (Tensor* t : {&args.q, &args.cu_seqlens, &args.kv_lens, &args.k, &args.v, &args.k_cache, &args.v_cache,
-                    &args.block_tables, &args.sinks})
+                    &args.block_tables, &args.sinks, &args.lse})
     *t = translate(*t);
   return args;
 }
@@ -64,6 +64,11 @@ ops::AttentionArgs Twins::translate(ops::AttentionArgs args) {
 ops::ExpertProjection Twins::translate(ops::ExpertProjection p) {
   for (Tensor* t : {&p.weight, &p.blocks, &p.scales, &p.bias, &p.expanded}) *t = translate(*t);
   return p;
+}
+
+ops::RouterGradients Twins::translate(ops::RouterGradients g) {
+  for (Tensor* t : {&g.dlogits, &g.dx, &g.dweight, &g.dbias, &g.dvision_bias}) *t = translate(*t);
+  return g;
 }
 
 void Twins::bring_back() {
@@ -160,6 +165,7 @@ Doubles values(const Tensor& t) {
       case DType::kF32: out[i] = static_cast<double>(t.as<float>()[i]); break;
       case DType::kBF16: out[i] = static_cast<double>(to_f32(t.as<bf16>()[i])); break;
       case DType::kF16: out[i] = static_cast<double>(to_f32(t.as<f16>()[i])); break;
+      case DType::kF64: out[i] = t.as<double>()[i]; break;
       case DType::kI32: out[i] = t.as<std::int32_t>()[i]; break;
       default: ADD_FAILURE() << "values() of " << dtype_name(t.dtype);
     }

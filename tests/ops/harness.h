@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/ops.h"
+#include "ops/backward.h"
 #include "tensor/device.h"
 
 namespace gov::test {
@@ -69,12 +69,15 @@ class Twins {
   Tensor translate(const Tensor& t);
   ops::AttentionArgs translate(ops::AttentionArgs args);
   ops::ExpertProjection translate(ops::ExpertProjection p);
+  ops::ExpertGradients translate(const ops::ExpertGradients& g) { return {translate(g.dweight), translate(g.dbias)}; }
+  ops::RouterGradients translate(ops::RouterGradients g);
   // What an op takes in place of this argument.
   template <class T>
   decltype(auto) operator()(T& argument) {
     using Bare = std::remove_const_t<T>;
     if constexpr (std::is_same_v<Bare, Tensor> || std::is_same_v<Bare, ops::AttentionArgs> ||
-                  std::is_same_v<Bare, ops::ExpertProjection>)
+                  std::is_same_v<Bare, ops::ExpertProjection> || std::is_same_v<Bare, ops::ExpertGradients> ||
+                  std::is_same_v<Bare, ops::RouterGradients>)
       return translate(argument);
     else return (argument);
   }
@@ -141,6 +144,11 @@ std::vector<OpCase> attention_cases();
 std::vector<OpCase> attention_cuda_cases();
 std::vector<OpCase> expert_cases();
 std::vector<OpCase> moe_cuda_cases();
+std::vector<OpCase> backward_row_cases();
+std::vector<OpCase> backward_linear_cases();
+std::vector<OpCase> backward_attention_cases();
+std::vector<OpCase> backward_expert_cases();
+std::vector<OpCase> optimizer_cases();
 
 std::vector<CpuIsa> available_isas();
 

@@ -13,8 +13,9 @@ void PrintTo(const Run& run, std::ostream* out) { *out << run.op.name; }
 
 std::vector<OpCase> all_cases() {
   std::vector<OpCase> all;
-  for (const auto& cases :
-       {linear_cases(), row_cases(), attention_cases(), attention_cuda_cases(), expert_cases(), moe_cuda_cases()})
+  for (const auto& cases : {linear_cases(), row_cases(), attention_cases(), attention_cuda_cases(), expert_cases(),
+                            moe_cuda_cases(), backward_row_cases(), backward_linear_cases(), backward_attention_cases(),
+                            backward_expert_cases(), optimizer_cases()})
     all.insert(all.end(), cases.begin(), cases.end());
   return all;
 }

@@ -139,7 +139,10 @@ void gelu_tanh_gradient(const float* x, const float* dout, std::int64_t n, float
 }
 
 void gelu_quick_gradient(const float* x, const float* dout, std::int64_t n, float* dx) {
-  gelu_gradient(x, dout, n, dx, [](Vec v) { return slope_of_times_sigmoid(v, mul(splat(1.702f), v), splat(1.702f)); });
+  gelu_gradient(x, dout, n, dx, [](Vec v) {
+    v = at_most(splat(80.f), at_least(splat(-80.f), v));  // as above
+    return slope_of_times_sigmoid(v, mul(splat(1.702f), v), splat(1.702f));
+  });
 }
 
 }  // namespace
