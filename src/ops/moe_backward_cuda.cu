@@ -356,7 +356,6 @@ void grouped_backward(Context& ctx, const char* op, Sizes s, const Tensor& x, co
 void moe_forward(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights,
                  const ExpertProjection& gate_up, const ExpertProjection& down, float alpha, float limit,
                  const Tensor& out, const Tensor& h) {
-  if (!h) return cuda::moe(ctx, x, indices, weights, gate_up, down, alpha, limit, out);
   const Sizes s = sizes_of(x, indices, gate_up, down);
   if (s.pairs == 0 || s.experts == 0 || s.hidden == 0) return;
   const auto run = grouped_supported(ctx, s, x, gate_up, down, h) ? grouped_forward : general_forward;
