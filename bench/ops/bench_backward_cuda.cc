@@ -21,7 +21,8 @@ void bench_products(CudaBench& b) {
   linear("2880->5120", kHidden, kQkv, DType::kBF16);
   linear("4096->2880 dout f32", kHeads * kHeadDim, kHidden, DType::kF32);
   const auto head = [&](std::int64_t vocabulary, std::int64_t chunk) {
-    const Tensor x = b.make(DType::kBF16, {kTokens, kHidden}), weight = b.make(DType::kBF16, {vocabulary, kHidden}, 0.02f);
+    const Tensor x = b.make(DType::kBF16, {kTokens, kHidden}),
+                 weight = b.make(DType::kBF16, {vocabulary, kHidden}, 0.02f);
     std::vector<std::int32_t> targets;
     for (std::int64_t i = 0; i < kTokens; ++i) targets.push_back(static_cast<std::int32_t>(i * 7919 % vocabulary));
     const Tensor target = b.integers(targets, {kTokens}), row_weights = b.make(DType::kF32, {kTokens}, kScale);
@@ -130,8 +131,9 @@ void bench_experts(CudaBench& b, std::int64_t experts, bool mxfp4) {
     const ops::ExpertGradients ddown{b.make(DType::kF32, {experts, kHidden, kHidden}),
                                      b.make(DType::kF32, {experts, kHidden})};
     b.row("moe_backward " + name, [&](std::size_t) { backward(h, dx, dgate_up, ddown); });
-    b.row("moe_backward no biases " + name,
-          [&](std::size_t) { backward(h, dx, {dgate_up.dweight, {}}, {ddown.dweight, {}}); });
+    b.row("moe_backward no biases " + name, [&](std::size_t) {
+      backward(h, dx, {dgate_up.dweight, {}}, {ddown.dweight, {}});
+    });
   }
   b.release();
 }
@@ -170,14 +172,18 @@ void bench_small(CudaBench& b) {
   const Tensor logits = b.make(DType::kF32, {kTokens, kExperts}), weights = b.make(DType::kF32, {kTokens, kPerToken});
   std::vector<std::int32_t> chosen;
   for (std::int64_t t = 0; t < kTokens; ++t)
-    for (std::int64_t k = 0; k < kPerToken; ++k) chosen.push_back(static_cast<std::int32_t>((t * 5 + k * 8) % kExperts));
+    for (std::int64_t k = 0; k < kPerToken; ++k)
+      chosen.push_back(static_cast<std::int32_t>((t * 5 + k * 8) % kExperts));
   const Tensor indices = b.integers(chosen, {kTokens, kPerToken});
   const Tensor counts = b.make(DType::kF32, {2, kExperts}), sums = b.make(DType::kF32, {2, kExperts});
   const Tensor z = b.make(DType::kF32, {1}), slopes = b.make(DType::kF32, {kExperts});
   b.row(fmt::format("router_load 32 experts x{}", kTokens),
         [&](std::size_t) { ops::router_load(b.ctx, logits, indices, {}, counts, sums, z); });
-  const ops::RouterGradients out{b.make(DType::kF32, {kTokens, kExperts}), dx, b.make(DType::kF32, router.shape),
-                                 b.make(DType::kF32, {kExperts}), {}};
+  const ops::RouterGradients out{b.make(DType::kF32, {kTokens, kExperts}),
+                                 dx,
+                                 b.make(DType::kF32, router.shape),
+                                 b.make(DType::kF32, {kExperts}),
+                                 {}};
   b.row(fmt::format("router_backward 32 experts x{}", kTokens), [&](std::size_t) {
     ops::router_backward(b.ctx, narrow, router, {}, logits, indices, weights, weights, slopes, 1e-6f, out);
   });

@@ -1,7 +1,9 @@
 // The derivative of attention: which kernel does which job, what they share, and the general kernels.
 //
-// dq on one side, dk and dv on the other are computed by kernels of their own, which form the weights again: two products
-// more than five, but every sum is one thread's and in one order, and nothing is written but results.
+// dq on one side, dk and dv on the other are computed by kernels of their own, which form the weights again: two
+// products more than five, but every sum is one thread's and in one order, and nothing is written but results.
+#include <cstdlib>
+
 #include "ops/cuda/attention_backward.cuh"
 #include "ops/cuda/matmul.cuh"
 
@@ -9,14 +11,16 @@ namespace gov::ops::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr std::int64_t kStatsRoom = 64;  // that copies of whole tiles may read behind the last
 
 struct Deltas {
   const void *out, *dout, *sinks;
   DType sink_type;
-  const float* lse;         // [rows, heads]
-  std::int64_t vectors;     // rows * heads
-  int heads, dim, lanes;    // lanes: of a vector; a power of two
-  float *delta, *by_sinks;  // [rows, heads]; by_sinks may be null
+  const float* lse;              // [rows, heads]
+  std::int64_t vectors;          // rows * heads
+  int heads, group, dim, lanes;  // lanes: of a vector; a power of two
+  float *delta, *by_sinks;       // [rows, heads]; by_sinks may be null
+  float2* stats;                 // AttentionBack's
 };
 
 // delta = dout . out and by_sinks = -exp(sink - lse) delta. Reads out and dout once: bound by memory.
@@ -41,10 +45,11 @@ __global__ void __launch_bounds__(kThreads) deltas_kernel(Deltas a) {
   for (int offset = a.lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
   if (vector >= a.vectors || lane != 0) return;
   a.delta[vector] = sum;
-  if (!a.by_sinks) return;
   const float lse = a.lse[vector];
-  a.by_sinks[vector] =
-      lse == -INFINITY ? 0.f : -expf(load_weight(a.sinks, a.sink_type, vector % a.heads) - lse) * sum;
+  const std::int64_t row = vector / a.heads, head = vector % a.heads, rows = a.vectors / a.heads;
+  a.stats[(head / a.group * rows + row) * a.group + head % a.group] = {lse == -INFINITY ? INFINITY : lse * kLog2E, sum};
+  if (!a.by_sinks) return;
+  a.by_sinks[vector] = lse == -INFINITY ? 0.f : -expf(load_weight(a.sinks, a.sink_type, vector % a.heads) - lse) * sum;
 }
 
 // --- general ---------------------------------------------------------------------------------------------------------
@@ -86,8 +91,8 @@ __device__ inline void add_products(const float* x, const float* y, int d, float
   sum = fmaf(u.w, y[d + 3], sum);
 }
 
-// Any types and sizes, in F32. Grid: (tiles of vectors, kv heads). A warp owns four vectors; in the scores a lane owns a
-// key, in the sums it owns kPer dimensions.
+// Any types and sizes, in F32. Grid: (tiles of vectors, kv heads). A warp owns four vectors; in the scores a lane owns
+// a key, in the sums it owns kPer dimensions.
 template <int kPer>
 __global__ void __launch_bounds__(kWarps* kWarp)
     general_dq(const __grid_constant__ AttentionBack b, const __grid_constant__ TileMap map) {
@@ -262,7 +267,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 }
 
 AttentionBack describe(const AttentionArgs& args, const Tensor& out, const Tensor& dout, const Tensor& dq,
-                       const Tensor& dk, const Tensor& dv, const float* delta) {
+                       const Tensor& dk, const Tensor& dv) {
   AttentionBack b{};
   Attention& a = b.f;
   a.q = args.q.data;
@@ -296,12 +301,12 @@ AttentionBack describe(const AttentionArgs& args, const Tensor& out, const Tenso
   b.dq_type = dq.dtype;
   b.dk_type = dk.dtype;
   b.dv_type = dv.dtype;
-  b.delta = delta;
   return b;
 }
 
-// [rows, heads] of dout . out; adds the sinks' derivatives.
-float* deltas(Context& ctx, const AttentionArgs& args, const Tensor& out, const Tensor& dout, const Tensor& dsinks) {
+// Makes delta and stats; adds the sinks' derivatives.
+void take_deltas(Context& ctx, const AttentionArgs& args, const Tensor& out, const Tensor& dout, const Tensor& dsinks,
+                 AttentionBack& b) {
   constexpr const char* kOp = "attention_backward";
   const std::int64_t rows = out.shape[0], heads = out.shape[1], dim = out.shape[2], vectors = rows * heads;
   Deltas a{out.data,
@@ -311,10 +316,12 @@ float* deltas(Context& ctx, const AttentionArgs& args, const Tensor& out, const 
            args.lse.as<float>(),
            vectors,
            static_cast<int>(heads),
+           b.f.group,
            static_cast<int>(dim),
            kWarp,
            ctx.workspace.take<float>(vectors),
-           dsinks ? ctx.workspace.take<float>(vectors) : nullptr};
+           dsinks ? ctx.workspace.take<float>(vectors) : nullptr,
+           ctx.workspace.take<float2>(vectors + kStatsRoom)};
   dispatch_act(out.dtype, [&](auto out_type) {
     dispatch_act(dout.dtype, [&](auto dout_type) {
       dispatch_vector(vectorizable(dim, out, dout), [&](auto count) {
@@ -326,7 +333,8 @@ float* deltas(Context& ctx, const AttentionArgs& args, const Tensor& out, const 
     });
   });
   if (dsinks) add_row_sums(ctx, kOp, {a.by_sinks, DType::kF32, rows, heads, heads}, {}, dsinks.as<float>());
-  return a.delta;
+  b.delta = a.delta;
+  b.stats = a.stats;
 }
 
 }  // namespace
@@ -352,8 +360,11 @@ void attention_back_general(Context& ctx, const AttentionBack& b) {
 void attention_backward(Context& ctx, const AttentionArgs& args, const Tensor& out, const Tensor& dout,
                         const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dsinks) {
   if (args.q.elements() == 0 || args.kv_lens.elements() == 0) return;
-  const AttentionBack b = describe(args, out, dout, dq, dk, dv, deltas(ctx, args, out, dout, dsinks));
-  if (attention_back_tiles_supported(ctx, b)) attention_back_tiles(ctx, b);
+  AttentionBack b = describe(args, out, dout, dq, dk, dv);
+  take_deltas(ctx, args, out, dout, dsinks, b);
+  const char* const only = std::getenv("GOV_ATTENTION_BACK");
+  if (!only && attention_back_hopper_supported(ctx, b)) attention_back_hopper(ctx, b);
+  else if (attention_back_tiles_supported(ctx, b)) attention_back_tiles(ctx, b);
   else attention_back_general(ctx, b);
 }
 

@@ -2,10 +2,10 @@
 // throughout, heads of 64 dimensions.
 //
 // Both kernels: a block of 4 warps, each with 16 rows of its own (queries for dq, keys for dk and dv) held in registers
-// as operand A, against tiles of 64 of the other side, which are copied to shared memory one ahead. Scores, and with them
-// the slopes ds, have rows of A by columns of B in registers, which is the layout of operand A of the product that
-// follows. Seven products of 2 * 64 FLOPs a visible pair. Limit: reading operand B from shared memory, about half of the
-// tensor cores' rate.
+// as operand A, against tiles of 64 of the other side, which are copied to shared memory one ahead. Scores, and with
+// them the slopes ds, have rows of A by columns of B in registers, which is the layout of operand A of the product that
+// follows. Seven products of 2 * 64 FLOPs a visible pair. Limit: reading operand B from shared memory, about half of
+// the tensor cores' rate.
 #include <cmath>
 
 #include "ops/cuda/attention_backward.cuh"
@@ -15,11 +15,11 @@ namespace gov::ops::cuda {
 namespace {
 
 constexpr int kDim = 64, kTile = 64, kThreads = 128;
-constexpr int kPieces = kDim / 8;               // of 16 bytes in a row
-constexpr int kTileBytes = kTile * kDim * 2;    // of 64 rows
-constexpr int kHalf = 32;                       // columns of scores in registers at a time
-constexpr int kStageBytes = 2 * kTileBytes;     // two operands
-constexpr int kNumbersAt = 3 * kStageBytes;     // dk, dv: lse and delta of the vectors, twice
+constexpr int kPieces = kDim / 8;             // of 16 bytes in a row
+constexpr int kTileBytes = kTile * kDim * 2;  // of 64 rows
+constexpr int kHalf = 32;                     // columns of scores in registers at a time
+constexpr int kStageBytes = 2 * kTileBytes;   // two operands
+constexpr int kNumbersAt = 3 * kStageBytes;   // dk, dv: lse and delta of the vectors, twice
 constexpr int kSharedBytes = kNumbersAt + 2 * 2 * kTile * 4;
 
 using Fragment = std::uint32_t[4];
@@ -47,7 +47,8 @@ __device__ inline void load_own(std::uint32_t rows, Fragment (&to)[kDim / 16]) {
 }
 
 // s = A B^T for rows first .. first + 31 of B.
-__device__ inline void scores(const Fragment (&a)[kDim / 16], std::uint32_t b_rows, int first, float (&s)[kHalf / 8][4]) {
+__device__ inline void scores(const Fragment (&a)[kDim / 16], std::uint32_t b_rows, int first,
+                              float (&s)[kHalf / 8][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll
   for (auto& part : s)
@@ -96,7 +97,7 @@ __device__ inline void write_row(void* to, DType type, std::int64_t row, int hal
 }
 
 // Grid: (tiles of 64 vectors, kv heads).
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, 3)
     tiles_dq(const __grid_constant__ AttentionBack b, const __grid_constant__ TileMap map) {
   extern __shared__ uint4 raw[];
   const std::uint32_t shared = static_cast<std::uint32_t>(__cvta_generic_to_shared(raw));
@@ -157,7 +158,8 @@ __global__ void __launch_bounds__(kThreads, 4)
           (a.window > 0 && high - 1 <= low_row - a.window)) {
         continue;
       }
-      const bool masked = high > end || (a.causal && high - 1 > low_row) || (a.window > 0 && low <= high_row - a.window);
+      const bool masked =
+          high > end || (a.causal && high - 1 > low_row) || (a.window > 0 && low <= high_row - a.window);
       float p[kHalf / 8][4], dp[kHalf / 8][4];
       scores(q, k, half, p);
       scores(dout, v, half, dp);
@@ -196,7 +198,9 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int first = (static_cast<int>(blockIdx.x) - static_cast<int>(map.start(first_row, s))) * kTile;
   if (first >= rows) return;
   const int count = min(kTile, rows - first);
-  const auto key_place = [&](int i) { return (static_cast<std::int64_t>(first_row) + first + i) * a.kv_heads + kv_head; };
+  const auto key_place = [&](int i) {
+    return (static_cast<std::int64_t>(first_row) + first + i) * a.kv_heads + kv_head;
+  };
   const KeyRange range = rows_that_see(a, first, count, rows);
   const int begin = range.first * a.group, end = range.end * a.group;
   const auto vector_place = [&](int vector) -> std::int64_t {
@@ -209,7 +213,8 @@ __global__ void __launch_bounds__(kThreads, 3)
     const int i = static_cast<int>(threadIdx.x) % kTile;
     const std::int64_t place = vector_place(vector + i);
     const std::uint32_t to = shared + kNumbersAt + (buffer * kThreads + static_cast<int>(threadIdx.x)) * 4;
-    copy_async_word(to, (static_cast<int>(threadIdx.x) < kTile ? a.lse : b.delta) + (place < 0 ? 0 : place), place >= 0);
+    copy_async_word(to, (static_cast<int>(threadIdx.x) < kTile ? a.lse : b.delta) + (place < 0 ? 0 : place),
+                    place >= 0);
   };
   copy_rows(own, a.k, a.v, [&](int i) { return i < count ? key_place(i) : -1; });
   copy_vectors(begin, 0);
@@ -275,8 +280,8 @@ bool attention_back_tiles_supported(const Context&, const AttentionBack& b) {
   const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   const Attention& a = b.f;
   return a.dim == kDim && a.q_type == DType::kBF16 && a.k_type == DType::kBF16 && a.v_type == DType::kBF16 &&
-         b.dout_type == DType::kBF16 && static_cast<std::int64_t>(a.rows) * a.group < (1 << 30) && aligned(a.q) && aligned(a.k) && aligned(a.v) && aligned(b.dout) &&
-         aligned(b.dq) && aligned(b.dk) && aligned(b.dv);
+         b.dout_type == DType::kBF16 && static_cast<std::int64_t>(a.rows) * a.group < (1 << 30) && aligned(a.q) &&
+         aligned(a.k) && aligned(a.v) && aligned(b.dout) && aligned(b.dq) && aligned(b.dk) && aligned(b.dv);
 }
 
 void attention_back_tiles(Context& ctx, const AttentionBack& b) {

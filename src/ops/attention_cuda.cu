@@ -150,8 +150,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     float total_weight = sum[i];
     if (a.sinks) total_weight += expf(load_weight(a.sinks, a.sink_type, head) - largest[i]);
     const bool none = range[i].first >= range[i].end;
-    if (a.lse && lane == 0)
-      a.lse[offset_of(vector) / a.dim] = none ? -INFINITY : largest[i] + logf(total_weight);
+    if (a.lse && lane == 0) a.lse[offset_of(vector) / a.dim] = none ? -INFINITY : largest[i] + logf(total_weight);
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
       const int d = lane + j * kWarp;

@@ -24,7 +24,8 @@ struct Matmul {
                                         k.pitch_b));
     check_lt(cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, u(k.transposed_a ? k.m : k.k), u(k.transposed_a ? k.k : k.m),
                                         k.pitch_a));
-    check_lt(cublasLtMatrixLayoutCreate(&c, k.out_type == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F, u(k.n), u(k.m), k.n));
+    check_lt(
+        cublasLtMatrixLayoutCreate(&c, k.out_type == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F, u(k.n), u(k.m), k.n));
   }
   ~Matmul() {
     for (cublasLtMatrixLayout_t layout : {a, b, c}) {
@@ -36,8 +37,7 @@ struct Matmul {
   Matmul& operator=(const Matmul&) = delete;
 
   void check_lt(cublasStatus_t status) const {
-    if (status != CUBLAS_STATUS_SUCCESS)
-      fail(ErrorCode::kDevice, "CUDA: {}: {}", op, cublasLtGetStatusString(status));
+    if (status != CUBLAS_STATUS_SUCCESS) fail(ErrorCode::kDevice, "CUDA: {}: {}", op, cublasLtGetStatusString(status));
   }
 
   // The library's first choice among those that repeat their results. False: it has none.
@@ -50,9 +50,9 @@ struct Matmul {
     const std::uint32_t alignment = static_cast<std::uint32_t>(key.alignment);
     const std::uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     cublasStatus_t status = prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kLtWorkspaceBytes);
-    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
       if (status == CUBLAS_STATUS_SUCCESS) status = prefer(attribute, alignment);
     if (status == CUBLAS_STATUS_SUCCESS) status = prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions);
     cublasLtMatmulHeuristicResult_t result{};
@@ -146,9 +146,11 @@ void multiply_exact(Context& ctx, const char* op, const Matrix& a, bool transpos
   const std::int64_t tiles = ceil_div(key.m, kProductTile) * ceil_div(key.n, kProductTile);
   // Few results of long sums: parts of the sums beside each other.
   constexpr std::int64_t kShortest = 256;
-  const std::int64_t most = std::max<std::int64_t>(1, 2 * device_of(ctx).multiprocessors / std::max<std::int64_t>(tiles, 1));
+  const std::int64_t most =
+      std::max<std::int64_t>(1, 2 * device_of(ctx).multiprocessors / std::max<std::int64_t>(tiles, 1));
   std::int64_t parts = std::min({most, std::int64_t{64}, std::max<std::int64_t>(1, key.k / kShortest)});
-  const std::int64_t per_part = ceil_div(ceil_div(std::max<std::int64_t>(key.k, 1), parts), kProductDepth) * kProductDepth;
+  const std::int64_t per_part =
+      ceil_div(ceil_div(std::max<std::int64_t>(key.k, 1), parts), kProductDepth) * kProductDepth;
   parts = std::max<std::int64_t>(1, ceil_div(key.k, per_part));
   float* const partial = parts > 1 ? ctx.workspace.take<float>(parts * key.m * key.n) : nullptr;
   const dim3 grid(static_cast<unsigned>(ceil_div(key.n, kProductTile)),
@@ -178,7 +180,8 @@ void multiply_exact(Context& ctx, const char* op, const Matrix& a, bool transpos
     });
     if (partial) {
       const std::int64_t elements = key.m * key.n;
-      launch(ctx, op, join_parts<C>, {dim3(static_cast<unsigned>(ceil_div(elements, kThreads))), dim3(kThreads), 0, true},
+      launch(ctx, op, join_parts<C>,
+             {dim3(static_cast<unsigned>(ceil_div(elements, kThreads))), dim3(kThreads), 0, true},
              static_cast<const float*>(partial), static_cast<int>(parts), elements, key.accumulate, static_cast<C*>(c));
     }
   });
@@ -204,9 +207,9 @@ bool multiply_lt(Context& ctx, const char* op, const Matrix& a, const Matrix& b,
   std::shared_ptr<Matmul>& product = known->second;
   if (!product) return false;
   const float one = 1.f, beta = key.accumulate ? 1.f : 0.f;
-  const cublasStatus_t status = cublasLtMatmul(
-      lib.lt, product->product, &one, b.data, product->b, a.data, product->a, &beta, c, product->c, c, product->c,
-      &product->algo, lib.lt_workspace.data(), lib.lt_workspace.bytes(), stream_of(ctx));
+  const cublasStatus_t status =
+      cublasLtMatmul(lib.lt, product->product, &one, b.data, product->b, a.data, product->a, &beta, c, product->c, c,
+                     product->c, &product->algo, lib.lt_workspace.data(), lib.lt_workspace.bytes(), stream_of(ctx));
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
     product.reset();  // nothing was started
     return false;
@@ -305,13 +308,17 @@ void multiply(Context& ctx, const char* op, const Matrix& a, bool transposed_a, 
 
 void add_row_sums(Context& ctx, const char* op, const Matrix& x, const RowGroups& groups, float* sums) {
   if (x.columns == 0 || groups.groups == 0 || x.rows == 0) return;
-  const bool vector = x.columns % kVector == 0 && x.pitch % kVector == 0 &&
-                      reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0;
+  const bool vector =
+      x.columns % kVector == 0 && x.pitch % kVector == 0 && reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0;
   const std::int64_t across = ceil_div(x.columns, kSumColumns * (vector ? kVector : 1));
   const std::int64_t wanted = ceil_div(4 * device_of(ctx).multiprocessors, across * groups.groups);
   const std::int64_t longest = ceil_div(x.rows, groups.groups);
   const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, ceil_div(longest, 8 * kSumRows)));
-  RowSums s{groups, x.rows, x.columns, x.pitch, static_cast<int>(splits),
+  RowSums s{groups,
+            x.rows,
+            x.columns,
+            x.pitch,
+            static_cast<int>(splits),
             ctx.workspace.take<float>(groups.groups * splits * x.columns)};
   const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(splits), static_cast<unsigned>(groups.groups));
   dispatch_act(x.dtype, [&](auto type) {

@@ -29,8 +29,8 @@ struct Sizes {
 };
 
 Sizes sizes_of(const Tensor& x, const Tensor& indices, const ExpertProjection& gate_up, const ExpertProjection& down) {
-  return {x.shape[0], indices.shape[1], gate_up.experts(), x.shape[1], down.in_features(), indices.elements(),
-          indices.elements()};
+  return {x.shape[0],         indices.shape[1],   gate_up.experts(), x.shape[1],
+          down.in_features(), indices.elements(), indices.elements()};
 }
 
 template <int kUnit>
@@ -91,9 +91,9 @@ void combine(Context& ctx, const char* op, const Sizes& s, const Routing& r, con
       const int width = static_cast<int>(s.hidden);
       Out* const to = static_cast<Out*>(out.data);
       if (weights)
-        launch(ctx, op, sum_slots<kCount, true, Row, Out>, how, r, rows, weights.as<float>(), per_token, tokens, width, to);
-      else
-        launch(ctx, op, sum_slots<kCount, false, Row, Out>, how, r, rows, nullptr, per_token, tokens, width, to);
+        launch(ctx, op, sum_slots<kCount, true, Row, Out>, how, r, rows, weights.as<float>(), per_token, tokens, width,
+               to);
+      else launch(ctx, op, sum_slots<kCount, false, Row, Out>, how, r, rows, nullptr, per_token, tokens, width, to);
     });
   });
 }
@@ -101,12 +101,13 @@ void combine(Context& ctx, const char* op, const Sizes& s, const Routing& r, con
 template <class Row>
 void slopes(Context& ctx, const char* op, const Sizes& s, const SlotSlopes& args, const void* h, DType h_type,
             const Row* g, const Row* dout, Row* dh, Row* activations) {
-  const bool vector = s.inner % kVector == 0 && s.hidden % kVector == 0 && reinterpret_cast<std::uintptr_t>(h) % 16 == 0;
+  const bool vector =
+      s.inner % kVector == 0 && s.hidden % kVector == 0 && reinterpret_cast<std::uintptr_t>(h) % 16 == 0;
   dispatch_act(h_type, [&](auto type) {
     using H = decltype(type);
     dispatch_vector(vector, [&](auto count) {
-      launch(ctx, op, slope_slots<decltype(count)::value, H, Row>, slot_launch(s.slots), args,
-             static_cast<const H*>(h), g, dout, dh, activations);
+      launch(ctx, op, slope_slots<decltype(count)::value, H, Row>, slot_launch(s.slots), args, static_cast<const H*>(h),
+             g, dout, dh, activations);
     });
   });
 }
@@ -173,10 +174,10 @@ void general_backward(Context& ctx, const char* op, Sizes s, const Tensor& x, co
                       const ExpertGradients& dgate_up, const ExpertGradients& ddown) {
   const Routing r = sort<1>(ctx, op, s, indices, kProductTile);
   float* const slot_weights = ctx.workspace.take<float>(s.slots);
-  float* const douts = gather(ctx, op, s, r, dout, ctx.workspace.take<float>(s.slots * s.hidden), weights, slot_weights);
-  float* const rows = !h || dgate_up.dweight
-                          ? gather(ctx, op, s, r, x, ctx.workspace.take<float>(s.slots * s.hidden))
-                          : nullptr;
+  float* const douts =
+      gather(ctx, op, s, r, dout, ctx.workspace.take<float>(s.slots * s.hidden), weights, slot_weights);
+  float* const rows =
+      !h || dgate_up.dweight ? gather(ctx, op, s, r, x, ctx.workspace.take<float>(s.slots * s.hidden)) : nullptr;
   // What moe_forward() would have kept, to the same bits: rounded as the activations are.
   const void* by_slot = h.data;
   DType h_type = h ? h.dtype : DType::kF32;
@@ -193,8 +194,14 @@ void general_backward(Context& ctx, const char* op, Sizes s, const Tensor& x, co
   expert_rows<true>(ctx, op, s, r, down, douts, g);
   float* const dh = ctx.workspace.take<float>(s.slots * 2 * s.inner);
   float* const activations = ddown.dweight ? ctx.workspace.take<float>(s.slots * s.inner) : nullptr;
-  const SlotSlopes args{r,     static_cast<int>(s.inner), static_cast<int>(s.hidden), alpha,
-                        limit, static_cast<bool>(h),      bias_of(down),              slot_weights,
+  const SlotSlopes args{r,
+                        static_cast<int>(s.inner),
+                        static_cast<int>(s.hidden),
+                        alpha,
+                        limit,
+                        static_cast<bool>(h),
+                        bias_of(down),
+                        slot_weights,
                         dweights.as<float>()};
   slopes<float>(ctx, op, s, args, by_slot, h_type, g, douts, dh, activations);
   if (ddown.dweight) expert_weights(ctx, op, s, r, s.hidden, s.inner, douts, activations, ddown.dweight);
@@ -232,13 +239,13 @@ bool grouped_supported(const Context& ctx, const Sizes& s, const Tensor& x, cons
 CUtensorMap grouped_map(const char* op, const void* data, std::int64_t width, std::int64_t rows, std::int64_t outer,
                         int box_width, int box_rows, bool f32 = false) {
   const auto u = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
-  return hopper::tensor_map(
-      op, f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, f32 ? 4 : 2, data,
-      {3,
-       {u(width), u(rows), u(outer)},
-       u(width),
-       {static_cast<std::uint32_t>(box_width), static_cast<std::uint32_t>(box_rows), 1}},
-      f32 ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B);
+  return hopper::tensor_map(op, f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, f32 ? 4 : 2,
+                            data,
+                            {3,
+                             {u(width), u(rows), u(outer)},
+                             u(width),
+                             {static_cast<std::uint32_t>(box_width), static_cast<std::uint32_t>(box_rows), 1}},
+                            f32 ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 template <Grouped kKind>
@@ -331,12 +338,17 @@ void grouped_backward(Context& ctx, const char* op, Sizes s, const Tensor& x, co
   bf16_t* const g = args.y = take_rows(ctx, s, std::max(s.inner, s.hidden));
   grouped_rows<Grouped::kBack>(ctx, op, s, down, douts, args);
   bf16_t* const activations = ddown.dweight ? take_rows(ctx, s, s.inner) : nullptr;
-  const SlotSlopes slope{r,     static_cast<int>(s.inner), static_cast<int>(s.hidden), alpha,
-                         limit, static_cast<bool>(h),      bias_of(down),              slot_weights,
+  const SlotSlopes slope{r,
+                         static_cast<int>(s.inner),
+                         static_cast<int>(s.hidden),
+                         alpha,
+                         limit,
+                         static_cast<bool>(h),
+                         bias_of(down),
+                         slot_weights,
                          dweights.as<float>()};
   slopes<bf16_t>(ctx, op, s, slope, h ? h.data : dh, DType::kBF16, g, douts, dh, activations);
-  if (ddown.dweight)
-    grouped_weight_gradient(ctx, op, s, s.hidden, s.inner, douts, activations, ddown.dweight, args);
+  if (ddown.dweight) grouped_weight_gradient(ctx, op, s, s.hidden, s.inner, douts, activations, ddown.dweight, args);
   if (dgate_up.dweight) grouped_weight_gradient(ctx, op, s, 2 * s.inner, s.hidden, dh, rows, dgate_up.dweight, args);
   const auto bias_sums = [&](const bf16_t* from, std::int64_t width, const float* row_weights, const Tensor& to) {
     if (to)

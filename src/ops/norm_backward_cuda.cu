@@ -31,7 +31,8 @@ struct NormBack {
 // which stays in the cache; they are added up in the order of blocks. Bound by memory: x and dout once (again where a
 // row is wider than the block holds), dx twice.
 template <int kCount, bool kLayer, class In, class Out>
-__global__ void __launch_bounds__(kThreads) norm_back(NormBack a, const In* __restrict__ x, const Out* __restrict__ dout) {
+__global__ void __launch_bounds__(kThreads)
+    norm_back(NormBack a, const In* __restrict__ x, const Out* __restrict__ dout) {
   __shared__ float scratch[kWarp];
   grid_dependency_wait();
   grid_dependency_launch();

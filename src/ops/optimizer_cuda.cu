@@ -165,8 +165,8 @@ void adamw(Context& ctx, const AdamwArgs& args, const Tensor& grad, const Tensor
   if (n == 0) return;
   const double t = static_cast<double>(args.step);
   const auto scale = [&](float beta) { return static_cast<float>(1 / (1 - std::pow(static_cast<double>(beta), t))); };
-  const Adamw a{args.lr,         args.beta1,        args.beta2,       args.eps, args.decay,
-                args.grad_scale, scale(args.beta1), scale(args.beta2)};
+  const Adamw a{args.lr,    args.beta1,      args.beta2,        args.eps,
+                args.decay, args.grad_scale, scale(args.beta1), scale(args.beta2)};
   dispatch_vector(vectorizable(n, grad, param, m, v, copy), [&](auto count) {
     constexpr int kCount = decltype(count)::value;
     launch(ctx, "adamw", adamw_elements<kCount>,

@@ -1,4 +1,5 @@
-// Positions and the cache: rope_table, rope and its derivative, kv_append. All bound by memory, or by latency where there are few rows.
+// Positions and the cache: rope_table, rope and its derivative, kv_append. All bound by memory, or by latency where
+// there are few rows.
 #include "ops/cuda/vectors.cuh"
 
 namespace gov::ops::cuda {
@@ -104,8 +105,9 @@ void rotate(Context& ctx, const char* op, const Tensor& cos, const Tensor& sin, 
     dispatch_vector(vectorizable(half, cos, sin, x), [&](auto count) {
       using T = decltype(type);
       constexpr int kCount = decltype(count)::value;
-      launch(ctx, op, rope_kernel<kCount, kBack, T>, {grid_for(rows * heads * (half / kCount)), dim3(kThreads), 0, true},
-             cos.as<float>(), sin.as<float>(), rows, heads, half, static_cast<T*>(x.data));
+      launch(ctx, op, rope_kernel<kCount, kBack, T>,
+             {grid_for(rows * heads * (half / kCount)), dim3(kThreads), 0, true}, cos.as<float>(), sin.as<float>(),
+             rows, heads, half, static_cast<T*>(x.data));
     });
   });
 }

@@ -168,7 +168,8 @@ void router_load(Context& ctx, const Tensor& logits, const Tensor& indices, cons
   const std::int64_t rows = logits.shape[0], experts = logits.shape[1];
   if (rows == 0 || experts == 0) return;
   constexpr std::int64_t kMostExperts = 1024;
-  if (experts > kMostExperts) fail(ErrorCode::kUnsupported, "{}: at most {} experts, there are {}", kOp, kMostExperts, experts);
+  if (experts > kMostExperts)
+    fail(ErrorCode::kUnsupported, "{}: at most {} experts, there are {}", kOp, kMostExperts, experts);
   const std::int64_t wanted = std::min<std::int64_t>(ceil_div(rows, 4 * kWarps), 2 * device_of(ctx).multiprocessors);
   const std::int64_t per_block = ceil_div(ceil_div(rows, wanted), kWarps) * kWarps, blocks = ceil_div(rows, per_block);
   Load a{logits.as<float>(),
@@ -183,8 +184,8 @@ void router_load(Context& ctx, const Tensor& logits, const Tensor& indices, cons
          ctx.workspace.take<float>(blocks)};
   const std::size_t shared = sizeof(float) * static_cast<std::size_t>(2 * kWarps * experts + kWarps);
   launch(ctx, kOp, load_parts, {dim3(static_cast<unsigned>(blocks)), dim3(kThreads), shared, true}, a);
-  launch(ctx, kOp, join_load, {dim3(static_cast<unsigned>(ceil_div(2 * experts, kThreads))), dim3(kThreads), 0, true}, a,
-         static_cast<int>(blocks), counts.as<float>(), probabilities.as<float>(), z.as<float>());
+  launch(ctx, kOp, join_load, {dim3(static_cast<unsigned>(ceil_div(2 * experts, kThreads))), dim3(kThreads), 0, true},
+         a, static_cast<int>(blocks), counts.as<float>(), probabilities.as<float>(), z.as<float>());
 }
 
 // The products with few experts are small: exact F32, 4 T E H FLOPs; dx is bound by its own bytes.

@@ -17,8 +17,8 @@ __device__ std::int64_t global_thread() { return static_cast<std::int64_t>(block
 // --- embedding -------------------------------------------------------------------------------------------------------
 
 // Rows outside of the table sort behind all others.
-__global__ void __launch_bounds__(kThreads)
-    number_rows(const std::int32_t* __restrict__ ids, int rows, std::uint32_t vocabulary, std::uint32_t* keys, int* order) {
+__global__ void __launch_bounds__(kThreads) number_rows(const std::int32_t* __restrict__ ids, int rows,
+                                                        std::uint32_t vocabulary, std::uint32_t* keys, int* order) {
   grid_dependency_wait();
   const std::int64_t i = global_thread();
   if (i >= rows) return;
@@ -27,9 +27,9 @@ __global__ void __launch_bounds__(kThreads)
   order[i] = static_cast<int>(i);
 }
 
-// keys: sorted ids, order: the rows they came from, ascending among equals. Grid (columns, rows): the block at the first
-// of a run of equal ids adds the run's rows to the table, each in its turn. Bound by memory: a row of dout once, a row of
-// the table twice; by latency where one id fills the batch.
+// keys: sorted ids, order: the rows they came from, ascending among equals. Grid (columns, rows): the block at the
+// first of a run of equal ids adds the run's rows to the table, each in its turn. Bound by memory: a row of dout once,
+// a row of the table twice; by latency where one id fills the batch.
 template <int kCount, class T>
 __global__ void __launch_bounds__(kThreads)
     add_runs(const std::uint32_t* __restrict__ keys, const int* __restrict__ order, int rows, std::uint32_t vocabulary,
@@ -183,7 +183,8 @@ void embedding_backward(Context& ctx, const Tensor& ids, const Tensor& dout, con
   const std::int64_t rows = ids.elements(), vocabulary = dtable.shape[0], width = dtable.shape[1];
   if (rows == 0 || width == 0 || vocabulary == 0) return;
   if (rows > 0x7fffffff) fail(ErrorCode::kUnsupported, "{}: too many rows for one call: {}", kOp, rows);
-  std::uint32_t *const keys = ctx.workspace.take<std::uint32_t>(rows), *const sorted = ctx.workspace.take<std::uint32_t>(rows);
+  std::uint32_t *const keys = ctx.workspace.take<std::uint32_t>(rows), *const sorted =
+                                                                           ctx.workspace.take<std::uint32_t>(rows);
   int *const order = ctx.workspace.take<int>(rows), *const sorted_order = ctx.workspace.take<int>(rows);
   const int count = static_cast<int>(rows);
   const std::uint32_t limit = static_cast<std::uint32_t>(vocabulary);

@@ -1,5 +1,5 @@
-// The fast kernels of the derivatives on a GPU, at sizes of several tiles, compared with the exact ones, which the cases
-// of the registry compare with the reference: the same values, given as F32, take those.
+// The fast kernels of the derivatives on a GPU, at sizes of several tiles, compared with the exact ones, which the
+// cases of the registry compare with the reference: the same values, given as F32, take those.
 #include <algorithm>
 
 #include "tests/ops/attention_setup.h"
@@ -25,7 +25,8 @@ testing::AssertionResult near(const Tensor& got, const Tensor& want, double rela
   const Doubles g = values(got), w = values(want);
   Doubles difference = g;
   for (std::size_t i = 0; i < g.size(); ++i) difference[i] -= w[i];
-  const double error = norm(difference) / std::max(norm(w), 1e-30), most = largest(difference) / std::max(largest(w), 1e-30);
+  const double error = norm(difference) / std::max(norm(w), 1e-30),
+               most = largest(difference) / std::max(largest(w), 1e-30);
   if (error <= relative && most <= 5 * relative) return testing::AssertionSuccess();
   return testing::AssertionFailure() << "relative error " << error << ", largest " << most << ", norm " << norm(w);
 }
@@ -83,16 +84,20 @@ void check_experts(Context& ctx, Memory& memory, MoeProblem p, Routes routes) {
   if (routes != Routes::kSkipped) {
     EXPECT_TRUE(near(fast.h, exact.h)) << "h";
   }
-  for (const auto& [one, two] : {std::pair(&fast.out, &again.out), {&fast.dx, &again.dx}, {&fast.up, &again.up},
-                                 {&fast.dweights, &again.dweights}, {&fast.down, &again.down},
-                                 {&fast.up_bias, &again.up_bias}, {&fast.down_bias, &again.down_bias}})
+  for (const auto& [one, two] : {std::pair(&fast.out, &again.out),
+                                 {&fast.dx, &again.dx},
+                                 {&fast.up, &again.up},
+                                 {&fast.dweights, &again.dweights},
+                                 {&fast.down, &again.down},
+                                 {&fast.up_bias, &again.up_bias},
+                                 {&fast.down_bias, &again.down_bias}})
     EXPECT_TRUE(same_bits(values(*one), values(*two)));
 }
 
 TEST_F(BackwardCuda, Experts) {
-  for (const MoeProblem& p : {MoeProblem{40, 2, 4, 64, 48}, MoeProblem{700, 4, 8, 400, 208},
-                              MoeProblem{1500, 2, 3, 208, 400}, MoeProblem{1200, 4, 5, 592, 784},
-                              MoeProblem{1, 1, 3, 16, 16}, MoeProblem{257, 1, 2, 192, 192}}) {
+  for (const MoeProblem& p :
+       {MoeProblem{40, 2, 4, 64, 48}, MoeProblem{700, 4, 8, 400, 208}, MoeProblem{1500, 2, 3, 208, 400},
+        MoeProblem{1200, 4, 5, 592, 784}, MoeProblem{1, 1, 3, 16, 16}, MoeProblem{257, 1, 2, 192, 192}}) {
     SCOPED_TRACE(fmt::format("{} tokens, {} experts, {} x {}", p.tokens, p.experts, p.hidden, p.inner));
     check_experts(ctx(), memory, p, Routes::kRandom);
   }
@@ -146,8 +151,13 @@ TEST_F(BackwardCuda, Attention) {
       for (const auto& [heads, kv_heads] : {std::pair{16, 2}, {8, 8}, {6, 2}, {4, 1}}) {
         SCOPED_TRACE(fmt::format("window {} causal {} heads {}/{}", window, causal, heads, kv_heads));
         check_attention(ctx(), memory,
-                        {.rows = {130, 1, 700, 64, 0, 33}, .keys = {}, .heads = heads, .kv_heads = kv_heads,
-                         .causal = causal, .sinks = kv_heads != 8, .window = window});
+                        {.rows = {130, 1, 700, 64, 0, 33},
+                         .keys = {},
+                         .heads = heads,
+                         .kv_heads = kv_heads,
+                         .causal = causal,
+                         .sinks = kv_heads != 8,
+                         .window = window});
       }
     }
   }
@@ -208,7 +218,8 @@ TEST_F(BackwardCuda, EmbeddingOfManyRows) {
   std::vector<std::int32_t> ids;
   Random random{5};
   for (std::int64_t i = 0; i < kRows; ++i) ids.push_back(std::int32_t(random.below(kVocabulary + 4)) - 4);
-  const Tensor dout = memory.normal(DType::kF32, {kRows, kWidth}), table = memory.normal(DType::kF32, {kVocabulary, kWidth});
+  const Tensor dout = memory.normal(DType::kF32, {kRows, kWidth}),
+               table = memory.normal(DType::kF32, {kVocabulary, kWidth});
   std::vector<float> want(std::size_t(kVocabulary * kWidth));
   std::copy_n(table.as<float>(), want.size(), want.begin());
   for (std::int64_t i = 0; i < kRows; ++i)

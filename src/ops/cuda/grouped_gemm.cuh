@@ -14,10 +14,10 @@
 // divided between the two, in steps of 8, so that no tile is wider than it must be; for kWeights two tiles one above
 // the other have x in common, or where a last row of tiles is left over two beside each other have dout.
 //
-// Persistent: clusters take tiles round robin, an expert's neighbours first, which share their operands in the L2 cache.
-// The numbers of rows are read on the device. Limit: the tensor cores; kWeights also moves 8 bytes of dW for each
-// 2 rows FLOPs, which are as long as its products at about 1,000 rows an expert: they are fetched into the L2 cache
-// while the tile is multiplied.
+// Persistent: clusters take tiles round robin, an expert's neighbours first, which share their operands in the L2
+// cache. The numbers of rows are read on the device. Limit: the tensor cores; kWeights also moves 8 bytes of dW for
+// each 2 rows FLOPs, which are as long as its products at about 1,000 rows an expert: they are fetched into the L2
+// cache while the tile is multiplied.
 
 #include "ops/cuda/moe_routing.cuh"
 #include "ops/cuda/tma.cuh"
@@ -158,8 +158,7 @@ __device__ void grouped_copy(const CUtensorMap* a_map, const CUtensorMap* b_map,
     if constexpr (kWeights) bytes += tile.columns > 0 ? Shape::kOperandBytes : 0;
     else bytes += boxes * Shape::kBox * Shape::kDepth * 2;
     if constexpr (kWeights) {
-      if (c_map && tile.columns > 0)
-        hopper::tile_prefetch_3d(c_map, tile.n0, tile.m0, a.first_expert + tile.expert);
+      if (c_map && tile.columns > 0) hopper::tile_prefetch_3d(c_map, tile.n0, tile.m0, a.first_expert + tile.expert);
     }
     for (int step = 0; step < tile.steps; ++step) {
       barrier_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
@@ -269,7 +268,8 @@ __device__ inline void grouped_write_up(const float (&sums)[N / 2], const Groupe
     const bool mine = valid && column < tile.columns;
     const int slot = tile.n0 + column;
     if (a.h && mine) {
-      auto* to = reinterpret_cast<std::uint32_t*>(a.h + static_cast<std::int64_t>(h_row[j % kAtOnce]) * a.m + row + me.g / 2 * 2);
+      auto* to = reinterpret_cast<std::uint32_t*>(a.h + static_cast<std::int64_t>(h_row[j % kAtOnce]) * a.m + row +
+                                                  me.g / 2 * 2);
       to[0] = pack_pair(low_gate, low_up);
       to[4] = pack_pair(high_gate, high_up);
     }
@@ -326,8 +326,11 @@ __device__ inline void grouped_add_weights(const float (&sums)[N / 2], const Gro
 #pragma unroll
     for (int j = 0; j < N / 8; ++j) {
       if (8 * j >= tile.columns) break;
-      asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(low + 8 * j), "f"(sums[4 * j]), "f"(sums[4 * j + 1]) : "memory");
-      asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(high + 8 * j), "f"(sums[4 * j + 2]), "f"(sums[4 * j + 3]) : "memory");
+      asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(low + 8 * j), "f"(sums[4 * j]), "f"(sums[4 * j + 1])
+                   : "memory");
+      asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(high + 8 * j), "f"(sums[4 * j + 2]),
+                   "f"(sums[4 * j + 3])
+                   : "memory");
     }
     return;
   }
@@ -441,7 +444,8 @@ __global__ void GOV_GROUPED_PAIRS __launch_bounds__(GroupedShape::kThreads, 1)
   hopper::cluster_sync();
   if (threadIdx.x < 128) {
     hopper::registers_release<Shape::kCopyRegisters>();
-    if (threadIdx.x == 0) grouped_copy<kKind>(&a_map, &b_map, kKind == Grouped::kWeights ? &c_map : nullptr, a, s, rank);
+    if (threadIdx.x == 0)
+      grouped_copy<kKind>(&a_map, &b_map, kKind == Grouped::kWeights ? &c_map : nullptr, a, s, rank);
     __syncwarp();
   } else {
     hopper::registers_take<Shape::kMultiplyRegisters>();

@@ -16,8 +16,9 @@ inline Matrix matrix_of(const Tensor& t) {
   return {t.data, t.dtype, columns == 0 ? 0 : t.elements() / columns, columns, columns};
 }
 
-// c [M, N] (+)= op(a) op(b), with op(a) [M, K] = a or its transpose, op(b) [K, N] likewise; c row-major without gaps, F32
-// if added to. BF16 a and b: the tensor cores, by cublasLt. Otherwise exact F32 sums (a F32 or BF16, b F32, BF16 or F16).
+// c [M, N] (+)= op(a) op(b), with op(a) [M, K] = a or its transpose, op(b) [K, N] likewise; c row-major without gaps,
+// F32 if added to. BF16 a and b: the tensor cores, by cublasLt. Otherwise exact F32 sums (a F32 or BF16, b F32, BF16 or
+// F16).
 void multiply(Context& ctx, const char* op, const Matrix& a, bool transposed_a, const Matrix& b, bool transposed_b,
               void* c, DType c_type, bool accumulate);
 

@@ -1,6 +1,6 @@
 #pragma once
-// The products of a mixture of experts in training for every type and size, in exact F32 (product.cuh). Slots are sorted
-// by expert and not padded; all their rows are F32.
+// The products of a mixture of experts in training for every type and size, in exact F32 (product.cuh). Slots are
+// sorted by expert and not padded; all their rows are F32.
 
 #include "ops/cuda/moe_general.cuh"
 #include "ops/cuda/product.cuh"

@@ -10,8 +10,12 @@ struct PatchGrid {
 };
 
 inline PatchGrid patch_grid(const Tensor& pixels, std::int64_t patch) {
-  return {pixels.shape[1],         pixels.shape[2],         pixels.shape[3],
-          patch,                   pixels.shape[3] / patch, pixels.shape[2] / patch,
+  return {pixels.shape[1],
+          pixels.shape[2],
+          pixels.shape[3],
+          patch,
+          pixels.shape[3] / patch,
+          pixels.shape[2] / patch,
           pixels.shape[1] * patch * patch};
 }
 

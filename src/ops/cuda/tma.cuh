@@ -122,8 +122,8 @@ __device__ inline void tile_multicast_3d(std::uint32_t to, const CUtensorMap* ma
 // a kilobyte. 16 elements further in k are 32 bytes further: + 2. (The high half is a constant in wgmma.cuh.)
 __device__ inline std::uint32_t operand(std::uint32_t address) { return (address & 0x3ffff) >> 4 | 1u << 16; }
 
-// The same of an operand whose rows are along k, 64 elements each, of which there are several tiles of 64 rows one behind
-// the other: 16 rows further in k are 2 KB further: + 128.
+// The same of an operand whose rows are along k, 64 elements each, of which there are several tiles of 64 rows one
+// behind the other: 16 rows further in k are 2 KB further: + 128.
 __device__ inline std::uint32_t operand_along_k(std::uint32_t address) { return (address & 0x3ffff) >> 4 | 512u << 16; }
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
