@@ -53,9 +53,10 @@ inline void mxfp4_encode_block(const float* in, std::uint8_t* packed, std::uint8
     exponent = exponent < -127 ? -127 : exponent;
   }
   *scale = static_cast<std::uint8_t>(exponent + 127);
+  const float factor = std::ldexp(1.f, -exponent);  // a normal number: the products are exact, or far below all codes
   for (int j = 0; j < kMxfp4BlockBytes; ++j) {
-    const std::uint8_t low = e2m1_encode(std::ldexp(in[2 * j], -exponent));
-    const std::uint8_t high = e2m1_encode(std::ldexp(in[2 * j + 1], -exponent));
+    const std::uint8_t low = e2m1_encode(in[2 * j] * factor);
+    const std::uint8_t high = e2m1_encode(in[2 * j + 1] * factor);
     packed[j] = static_cast<std::uint8_t>(low | (high << 4));
   }
 }

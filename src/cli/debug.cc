@@ -113,20 +113,46 @@ void add_forward(CLI::App& debug, Program& program) {
   app.callback([&program, o] { program.action = [&program, o] { return run_debug_forward(program, *o); }; });
 }
 
-// Part of the command line's fixed vocabulary; they need the backward pass.
 void add_training(CLI::App& debug, Program& program) {
-  for (const char* name : {"gradients", "train-steps"}) {
-    CLI::App& app = *debug.add_subcommand(name, "Not yet: this program cannot train");
-    app.allow_extras();
+  const auto add = [&](const char* name, const char* help, bool steps,
+                       int (*run)(const Program&, const DebugTrainingOptions&)) {
+    const auto o = std::make_shared<DebugTrainingOptions>();
+    CLI::App& app = *debug.add_subcommand(name, help);
+    add_model_option(app, o->common);
+    app.add_option("--inputs", o->inputs, "As for debug forward")->required()->type_name("FILE");
+    app.add_option("--output", o->output, "Safetensors file to write")->required()->type_name("FILE");
+    app.add_option("--recompute", o->recompute, "What is computed twice instead of kept")
+        ->check(CLI::IsMember({"none", "moe", "block"}))
+        ->capture_default_str();
+    app.add_option("--aux-coefficient", o->aux_coefficient, "Of the load-balancing loss; default: the configuration's")
+        ->check(CLI::NonNegativeNumber)
+        ->type_name("C");
+    if (steps) {
+      app.add_option("--steps", o->steps, "AdamW steps on the same batch")
+          ->check(CLI::Range(1, 1 << 20))
+          ->type_name("N")
+          ->capture_default_str();
+      const auto number = [&](const char* option, double& value, const char* text) {
+        app.add_option(option, value, text)->check(CLI::NonNegativeNumber)->type_name("X")->capture_default_str();
+      };
+      number("--lr", o->lr, "Learning rate");
+      number("--beta1", o->beta1, "Decay of the first moment");
+      number("--beta2", o->beta2, "Decay of the second moment");
+      number("--eps", o->eps, "Added to the root of the second moment");
+      number("--decay", o->decay, "Weight decay, on every tensor");
+      number("--clip", o->clip, "Largest norm of all gradients");
+    }
+    add_type_options(app, o->common);
+    add_machine_options(app, o->common);
+    add_output_options(app, o->common);
     app.footer(fmt::format(
         "Examples:\n  gpt-oss-vision debug {} --model case/ --inputs case/inputs.safetensors --output out.safetensors",
         name));
-    app.callback([&program, name] {
-      program.action = [name]() -> int {
-        fail(ErrorCode::kUnsupported, "debug {}: not yet, this program cannot train", name);
-      };
-    });
-  }
+    app.callback([&program, o, run] { program.action = [&program, o, run] { return run(program, *o); }; });
+  };
+  add("gradients", "The gradient of the loss by every tensor of the model, to a safetensors file", false,
+      run_debug_gradients);
+  add("train-steps", "Losses and gradient norms of a few training steps", true, run_debug_train_steps);
 }
 
 void add_text_and_pictures(CLI::App& debug, Program& program) {
@@ -159,7 +185,8 @@ void add_text_and_pictures(CLI::App& debug, Program& program) {
 }  // namespace
 
 void add_debug(CLI::App& root, Program& program) {
-  CLI::App& app = *root.add_subcommand("debug", "Look inside: tensors of a forward pass, token ids, pixel values");
+  CLI::App& app =
+      *root.add_subcommand("debug", "Look inside: tensors of a forward pass, gradients, token ids, pixel values");
   app.require_subcommand(1);
   add_forward(app, program);
   add_training(app, program);

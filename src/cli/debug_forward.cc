@@ -2,84 +2,13 @@
 // what passes its trace points.
 
 #include <algorithm>
-#include <cstring>
-#include <map>
 
 #include "cli/debug.h"
-#include "io/safetensors.h"
+#include "cli/debug_files.h"
 #include "model/losses.h"
 
 namespace gov::cli {
 namespace {
-
-struct Inputs {
-  std::int64_t batch = 0, text = 0;     // B, T
-  std::vector<std::int64_t> ids;        // [B, T]
-  std::vector<float> pixels;            // [B, 3, side, side] or empty
-  std::vector<std::uint8_t> loss_mask;  // [B, T] or empty
-};
-
-// One tensor of the output file.
-struct Result {
-  DType dtype;
-  Shape shape;
-  std::vector<std::byte> bytes;
-};
-using Results = std::map<std::string, Result>;
-
-template <class T>
-void put_result(Results& results, const std::string& name, Shape shape, std::span<const T> values) {
-  const auto bytes = std::as_bytes(values);
-  results.insert_or_assign(name, Result{kDTypeOf<T>, shape, {bytes.begin(), bytes.end()}});
-}
-
-Tensor require(const SafetensorsFile& file, std::string_view name, DType dtype,
-               std::initializer_list<std::int64_t> shape) {
-  const SafetensorsEntry* entry = file.find(name);
-  if (entry == nullptr) fail(ErrorCode::kNotFound, "'{}' has no tensor {}", printable(file.path().string()), name);
-  const Tensor tensor = file.tensor(*entry);
-  bool matches = tensor.dtype == dtype && tensor.shape.rank() == static_cast<int>(shape.size());
-  int axis = 0;
-  for (const std::int64_t extent : shape) {
-    matches = matches && (extent < 0 || tensor.shape[axis] == extent);  // negative: any
-    ++axis;
-  }
-  if (!matches) {
-    fail(ErrorCode::kInvalidArgument, "{} is {} {}, expected {} {}", name, dtype_name(tensor.dtype), tensor.shape.str(),
-         dtype_name(dtype), Shape(shape).str());
-  }
-  return tensor;
-}
-
-std::vector<std::uint8_t> read_mask(const SafetensorsFile& file, std::int64_t batch, std::int64_t text) {
-  const SafetensorsEntry* entry = file.find("loss_mask");
-  if (entry == nullptr) return {};
-  const Tensor mask = require(file, "loss_mask", entry->dtype == DType::kU8 ? DType::kU8 : DType::kBool, {batch, text});
-  return {mask.as<std::uint8_t>(), mask.as<std::uint8_t>() + mask.elements()};
-}
-
-Inputs read_inputs(const std::string& path, const Config& config) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  const Tensor ids = require(file, "input_ids", DType::kI64, {-1, -1});
-  Inputs in;
-  in.batch = ids.shape[0];
-  in.text = ids.shape[1];
-  if (in.batch < 1 || in.text < 1) fail(ErrorCode::kInvalidArgument, "input_ids {} is empty", ids.shape.str());
-  for (std::int64_t i = 0; i < ids.elements(); ++i) {
-    const std::int64_t id = ids.as<std::int64_t>()[i];
-    if (id < 0 || id >= config.vocab_size)
-      fail(ErrorCode::kInvalidArgument, "input_ids: {} is outside 0..{}", id, config.vocab_size - 1);
-    in.ids.push_back(id);
-  }
-  if (file.find("pixel_values") != nullptr) {
-    if (!config.use_vision) fail(ErrorCode::kInvalidArgument, "pixel_values are given but the model takes no pictures");
-    const std::int64_t side = config.vision.image_size;
-    const Tensor pixels = require(file, "pixel_values", DType::kF32, {in.batch, 3, side, side});
-    in.pixels.assign(pixels.as<float>(), pixels.as<float>() + pixels.elements());
-  }
-  in.loss_mask = read_mask(file, in.batch, in.text);
-  return in;
-}
 
 // F32 values in memory of their own where the context computes.
 struct Rows {
@@ -228,14 +157,6 @@ void add_generated(const DebugForwardOptions& o, const Model& model, EngineOptio
     ++b;
   }
   put_result<std::int64_t>(results, "generated_ids", Shape{in.batch, prompt + o.generate}, ids);
-}
-
-void write_results(const std::string& path, const Results& results) {
-  std::vector<TensorSpec> specs;
-  for (const auto& [name, result] : results) specs.push_back({name, result.dtype, result.shape});
-  SafetensorsWriter writer(path, std::move(specs));
-  for (const auto& [name, result] : results) writer.write(result.bytes);
-  writer.finish();
 }
 
 }  // namespace

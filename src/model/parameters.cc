@@ -14,9 +14,10 @@ class Table {
  public:
   Table(const Config& config, const Visit& visit) : config_(config), visit_(visit) {}
 
-  void module(std::string prefix, Part part) {
+  void module(std::string prefix, Part part, std::int64_t layer = -1) {
     prefix_ = std::move(prefix);
     part_ = part;
+    layer_ = layer;
   }
   void matrix(const char* name, Shape shape, Tensor& out) { emit(name, shape, out, Init::kNormal, true); }
   void vector(const char* name, std::int64_t size, Tensor& out, Init init = Init::kZero) {
@@ -66,6 +67,7 @@ class Table {
     spec.name = prefix_ + std::string(name);
     spec.shape = shape;
     spec.part = part_;
+    spec.layer = layer_;
     spec.init = init;
     spec.decay = decay;
     return spec;
@@ -78,14 +80,15 @@ class Table {
   const Visit& visit_;
   std::string prefix_, alias_prefix_;
   Part part_ = Part::kNorm;
+  std::int64_t layer_ = -1;
 };
 
 void text_layer(Table& t, const Config& c, std::int64_t index, LayerWeights& w) {
   const std::string layer = fmt::format("model.layers.{}.", index);
   const std::int64_t h = c.hidden_size, inner = c.intermediate_size, q = c.q_size(), kv = c.kv_size();
-  t.module(layer, Part::kNorm);
+  t.module(layer, Part::kNorm, index);
   t.norm("input_layernorm.weight", h, w.attention.norm);
-  t.module(layer + "self_attn.", Part::kAttention);
+  t.module(layer + "self_attn.", Part::kAttention, index);
   const auto projection = [&](const char* weight, const char* bias, std::int64_t out, std::int64_t in, Tensor& w_out,
                               Tensor& b_out) {
     t.matrix(weight, Shape{out, in}, w_out);
@@ -96,13 +99,13 @@ void text_layer(Table& t, const Config& c, std::int64_t index, LayerWeights& w) 
   projection("v_proj.weight", "v_proj.bias", kv, h, w.attention.v, w.attention.v_bias);
   projection("o_proj.weight", "o_proj.bias", h, q, w.attention.o, w.attention.o_bias);
   t.vector("sinks", c.num_attention_heads, w.attention.sinks, Init::kNormal);
-  t.module(layer, Part::kNorm);
+  t.module(layer, Part::kNorm, index);
   t.norm("post_attention_layernorm.weight", h, w.moe.norm);
-  t.module(layer + "mlp.router.", Part::kRouter);
+  t.module(layer + "mlp.router.", Part::kRouter, index);
   t.matrix("weight", Shape{c.num_local_experts, h}, w.moe.router);
   t.vector("bias", c.num_local_experts, w.moe.router_bias, Init::kNormal);
   if (c.use_vision) t.optional_vector("vision_bias", c.num_local_experts, w.moe.vision_bias);
-  t.module(layer + "mlp.experts.", Part::kExperts);
+  t.module(layer + "mlp.experts.", Part::kExperts, index);
   t.experts("gate_up_proj", h, 2 * inner, w.moe.gate_up);
   t.experts("down_proj", inner, h, w.moe.down);
 }

@@ -28,6 +28,7 @@ struct ParameterSpec {
   Shape shape;        // as stored in the file
   Storage storage = Storage::kFloat;
   Part part = Part::kNorm;
+  std::int64_t layer = -1;  // of the text model; -1: of none
   Init init = Init::kNormal;
   bool decay = true;            // weight decay by convention: matrices yes; biases, norms, sinks no
   bool optional = false;        // may be missing: zero (vision_bias)

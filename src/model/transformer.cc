@@ -15,18 +15,17 @@ void embed(Context& ctx, const Model& model, const Batch& batch, const Tensor& x
   if (batch.vision_rows.elements() > 0) ops::scatter_rows(ctx, batch.vision_embeds, batch.vision_rows, x);
 }
 
-// The angles of all rows, shared by every layer.
-void positions(Context& ctx, const Model& model, const Batch& batch, Activations& a) {
-  const std::int64_t rows = batch.tokens.rows(), half = model.config.head_dim / 2;
+}  // namespace
+
+void make_angles(Context& ctx, const Model& model, const Tensor& positions, const AngleTables& tables) {
+  const std::int64_t rows = positions.rows(), half = model.config.head_dim / 2;
   const auto table = [&](std::int64_t which, const Tensor& cos, const Tensor& sin) {
-    ops::rope_table(ctx, batch.positions, model.frequencies.slice(which, 1).view({half}), model.rope_factor,
+    ops::rope_table(ctx, positions, model.frequencies.slice(which, 1).view({half}), model.rope_factor,
                     cos.slice(0, rows), sin.slice(0, rows));
   };
-  table(0, a.cos, a.sin);
-  if (a.nope_cos) table(1, a.nope_cos, a.nope_sin);  // no angle: cos = factor, sin = 0
+  table(0, tables.cos, tables.sin);
+  if (tables.nope_cos) table(1, tables.nope_cos, tables.nope_sin);  // no angle: cos = factor, sin = 0
 }
-
-}  // namespace
 
 void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache& cache, Activations& acts) {
   const std::int64_t rows = batch.tokens.rows(), wanted = batch.logits_rows.rows();
@@ -36,7 +35,7 @@ void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache
   }
   const Tensor x = acts.x.slice(0, rows);
   embed(ctx, model, batch, x);
-  positions(ctx, model, batch, acts);
+  make_angles(ctx, model, batch.positions, {acts.cos, acts.sin, acts.nope_cos, acts.nope_sin});
   for (std::int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
     attention_block(ctx, model, layer, batch, cache, acts);
     moe_block(ctx, model, layer, batch, acts);

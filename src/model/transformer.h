@@ -36,6 +36,8 @@ Model make_model(Config config, Weights weights, DeviceKind device = DeviceKind:
 // batch.logits_rows in acts.logits[0 .. R). Traces hidden.N, router_logits.N, router_indices.N, router_weights.N.
 void forward(Context& ctx, const Model& model, const Batch& batch, const KvCache& cache, Activations& acts);
 
+inline constexpr float kAdapterNormEps = 1e-5f;  // of the adapter's own LayerNorm; not vision_layer_norm_eps
+
 // Embeds images: pixels F32 [N, 3, image_size, image_size], normalised -> out F32 [N * config.vision.tokens(), H].
 // N <= acts.max_images.  Traces vision_embeds.
 void encode_images(Context& ctx, const Model& model, const Tensor& pixels, VisionActivations& acts, const Tensor& out);
@@ -45,7 +47,15 @@ void encode_images(Context& ctx, const Model& model, const Tensor& pixels, Visio
 struct Angles {
   Tensor cos, sin;  // F32 [T, D/2]
 };
-Angles layer_angles(const Config& config, std::int64_t layer, const Activations& acts, std::int64_t rows);
+// The angles of all rows of a pass, in the memory of its activations.
+struct AngleTables {
+  Tensor cos, sin, nope_cos, nope_sin;  // F32 [T, D/2]; the last two only with nope_attention_scaling
+};
+void make_angles(Context& ctx, const Model& model, const Tensor& positions, const AngleTables& tables);
+Angles layer_angles(const Config& config, std::int64_t layer, const AngleTables& tables, std::int64_t rows);
+inline Angles layer_angles(const Config& config, std::int64_t layer, const Activations& acts, std::int64_t rows) {
+  return layer_angles(config, layer, {acts.cos, acts.sin, acts.nope_cos, acts.nope_sin}, rows);
+}
 // Attention of queries q [T, heads, D] to the layer's pages.
 ops::AttentionArgs attention_args(const Model& model, std::int64_t layer, const Batch& batch, const KvCache& cache,
                                   const Tensor& q);

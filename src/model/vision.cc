@@ -7,8 +7,6 @@
 namespace gov {
 namespace {
 
-constexpr float kAdapterNormEps = 1e-5f;  // of the adapter's own LayerNorm; not vision_layer_norm_eps
-
 // x += W_o attention(norm(x)); x += W_2 gelu(W_1 norm(x)); every token sees its whole image.
 void vit_layer(Context& ctx, const VisionConfig& v, const VitLayerWeights& w, const VisionActivations& a,
                const Tensor& x, const Tensor& cu_seqlens, const Tensor& lengths) {

@@ -3,8 +3,8 @@
 //
 // Contract, beside that of ops.h
 // - `dout` is the gradient of the loss by the op's output, `dx` by its input x, and so on.
-// - Gradients of activations have the types of the activations: F32, on CUDA those marked "act" also BF16. They are
-//   overwritten unless the comment says "added to".
+// - Gradients of activations are F32, on CUDA those marked "act" also BF16, each on its own: the residual stream's stay
+//   F32 beside BF16 activations. They are overwritten unless the comment says "added to".
 // - Gradients of weights are F32 in the shape of the weight and are always added to: accumulation over micro-batches
 //   needs no other op. Whatever the type of the weight itself.
 // - An empty gradient tensor is not wanted (a frozen weight, the first layer's input): its work is left out.
@@ -21,7 +21,7 @@ namespace gov::ops {
 void embedding_backward(Context& ctx, const Tensor& ids, const Tensor& dout, const Tensor& dtable);
 
 // With r = 1 / sqrt(mean(x^2) + eps), n = x r, g = weight * dout:  dx += r (g - n mean(g n));  dweight += sum_t dout n.
-// x F32 or act, dout act [T, H]; dx F32 [T, H], added to (the residual stream); dweight F32 [H] or empty.
+// x, dout act [T, H]; dx F32 [T, H], added to (the residual stream), or empty; dweight F32 [H] or empty.
 void rms_norm_backward(Context& ctx, const Tensor& x, const Tensor& weight, float eps, const Tensor& dout,
                        const Tensor& dx, const Tensor& dweight);
 
@@ -59,10 +59,9 @@ void router_load(Context& ctx, const Tensor& logits, const Tensor& indices, cons
 // p = softmax(logits[t]) over all E the auxiliary losses' share, for every e,
 //   dl[t, e] += p_e (slopes[e] - sum_j p_j slopes[j]) + 2 z_slope logsumexp(logits[t]) p_e,
 // slopes[e] = d loss / d(sum_t p[t, e]) F32 [E] or empty, z_slope = d loss / d(sum_t logsumexp^2).
-// Then dx = dl W (added to with `accumulate`), dweight += dl^T x, dbias += sum_t dl, dvision_bias += the sum over rows
+// Then dx += dl W, dweight += dl^T x, dbias += sum_t dl, dvision_bias += the sum over rows
 // whose modality is not 0.
 // x act [T, H]; weight [E, H]; logits F32 [T, E], indices I32, weights F32 [T, K] of the forward; dweights F32 [T, K];
-// dlogits F32 [T, E], scratch, left as dl; dx F32 [T, H] or empty.
 struct RouterGradients {
   Tensor dlogits;       // F32 [T, E], always written
   Tensor dx;            // F32 [T, H], added to, or empty
@@ -91,8 +90,8 @@ void moe_forward(Context& ctx, const Tensor& x, const Tensor& indices, const Ten
                  const ExpertProjection& gate_up, const ExpertProjection& down, float alpha, float limit,
                  const Tensor& out, const Tensor& h);
 
-// Of moe(). h: kept by moe_forward(), or empty: it is computed again, to the same bits. dout F32 or act [T, H]; dx act
-// [T, H] or empty; dweights F32 [T, K], by the routing weights.
+// Of moe(). h: kept by moe_forward(), or empty: it is computed again, to the same bits. dout act [T, H]; dx act [T, H]
+// or empty; dweights F32 [T, K], by the routing weights.
 void moe_backward(Context& ctx, const Tensor& x, const Tensor& indices, const Tensor& weights,
                   const ExpertProjection& gate_up, const ExpertProjection& down, float alpha, float limit,
                   const Tensor& h, const Tensor& dout, const Tensor& dx, const Tensor& dweights,

@@ -15,11 +15,12 @@ void add_squares(Context& ctx, const Tensor& x, const Tensor& out) {
   double* partial = ctx.workspace.take<double>(runs);
   for_rows(ctx, runs, kRun, [&](std::int64_t run) {
     double lanes[kLanes] = {};
-    const std::int64_t end = std::min(count, (run + 1) * kRun);
-    for (std::int64_t i = run * kRun; i < end; ++i) {
-      const double value = static_cast<double>(x.as<float>()[i]);
-      lanes[i % kLanes] += value * value;
-    }
+    const float* from = x.as<float>() + run * kRun;
+    const std::int64_t n = std::min(kRun, count - run * kRun), whole = n / kLanes * kLanes;
+    for (std::int64_t i = 0; i < whole; i += kLanes)
+      for (int l = 0; l < kLanes; ++l) lanes[l] += static_cast<double>(from[i + l]) * static_cast<double>(from[i + l]);
+    for (std::int64_t i = whole; i < n; ++i)
+      lanes[i - whole] += static_cast<double>(from[i]) * static_cast<double>(from[i]);
     partial[run] = 0;
     for (const double lane : lanes) partial[run] += lane;
   });

@@ -17,6 +17,24 @@ constexpr std::int64_t kColumnBlock = 64;
 
 static_assert(kColumns % kMxfp4Block == 0 && kColumns % kProductPad == 0);
 
+// The two values of each byte of an MXFP4 block, before its scale.
+struct PairTable {
+  float pairs[256][2];
+  constexpr PairTable() : pairs() {
+    for (int byte = 0; byte < 256; ++byte) {
+      pairs[byte][0] = kMxfp4Values[byte & 15];
+      pairs[byte][1] = kMxfp4Values[byte >> 4];
+    }
+  }
+};
+constexpr PairTable kPairs;
+
+void decode_block(const std::uint8_t* packed, std::uint8_t scale, float* to) {
+  const float factor = e8m0_to_f32(scale);
+  for (int j = 0; j < kMxfp4BlockBytes; ++j) std::memcpy(to + 2 * j, kPairs.pairs[packed[j]], 2 * sizeof(float));
+  for (int j = 0; j < kMxfp4Block; ++j) to[j] *= factor;
+}
+
 // Rows [step, step + steps), columns [column, column + count) of b as F32, rows kColumns apart, zero up to a whole
 // vector.
 void pack_factor(const Factor& b, std::int64_t step, std::int64_t steps, std::int64_t column, std::int64_t count,
@@ -27,8 +45,7 @@ void pack_factor(const Factor& b, std::int64_t step, std::int64_t steps, std::in
     if (b.scales) {
       for (std::int64_t i = 0; i < count; i += kMxfp4Block) {
         const std::int64_t block = (at + i) / kMxfp4Block;
-        mxfp4_decode_block(static_cast<const std::uint8_t*>(b.data) + block * kMxfp4BlockBytes, b.scales[block],
-                           to + i);
+        decode_block(static_cast<const std::uint8_t*>(b.data) + block * kMxfp4BlockBytes, b.scales[block], to + i);
       }
     } else {
       widen_range(Tensor(const_cast<void*>(b.data), b.dtype, {}), at, count, to);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "io/checkpoint.h"
 #include "io/safetensors.h"
 #include "tests/cli/run_program.h"
 
@@ -136,13 +137,57 @@ TEST(DebugPreprocess, SummaryAndFile) {
   EXPECT_NEAR(sum / (224 * 224), json.number("/channels/0/mean"), 1e-9);
 }
 
-TEST(DebugTraining, SaysNotYet) {
-  for (const char* name : {"gradients", "train-steps"}) {
-    const Ran ran = run({"debug", name, "--model", nano(), "--steps", "5"});
-    EXPECT_EQ(ran.status, 1);
-    EXPECT_TRUE(ran.failed_cleanly());
-    EXPECT_NE(ran.err.find("not yet"), std::string::npos) << ran.err;
+// The numbers are compared in tests/golden; here: names, shapes, and what steps do.
+TEST(DebugTraining, GradientsOfEveryTensor) {
+  const TempFolder folder;
+  write_inputs(folder / "in.safetensors", 1, 12, 100);
+  const Ran ran = run({"debug", "gradients", "--model", nano(), "--inputs", folder / "in.safetensors", "--output",
+                       folder / "out.safetensors", "--aux-coefficient", "0.001"});
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  EXPECT_EQ(ran.out + ran.err, "");
+  const SafetensorsFile out = SafetensorsFile::open(folder / "out.safetensors");
+  const Checkpoint model = Checkpoint::open(nano());
+  for (const std::string_view stored : model.names()) {
+    std::string name(stored);
+    if (name.ends_with("_scales")) continue;
+    const bool packed = name.ends_with("_blocks");
+    if (packed) name.resize(name.size() - 7);
+    const SafetensorsEntry* gradient = out.find("grad." + name);
+    ASSERT_NE(gradient, nullptr) << name;
+    if (!packed) {
+      EXPECT_EQ(gradient->shape, model.find(stored)->shape) << name;
+    }
   }
+  const Tensor loss = out.tensor(*out.find("loss"));
+  EXPECT_GT(loss.as<float>()[0], 0.f);
+  // Without pictures the encoder has no gradient; the embedding has one for the tokens that were there.
+  const Tensor projection = out.tensor(*out.find("grad.model.vision_adapter.proj.weight"));
+  for (std::int64_t i = 0; i < projection.elements(); ++i) ASSERT_EQ(projection.as<float>()[i], 0.f);
+}
+
+TEST(DebugTraining, StepsLowerTheLoss) {
+  const TempFolder folder;
+  write_inputs(folder / "in.safetensors", 2, 10, 500);
+  const Ran ran = run({"debug", "train-steps", "--model", nano(), "--inputs", folder / "in.safetensors", "--output",
+                       folder / "out.safetensors", "--steps", "3", "--lr", "0.001"});
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  const SafetensorsFile out = SafetensorsFile::open(folder / "out.safetensors");
+  const Tensor losses = out.tensor(*out.find("train.losses"));
+  EXPECT_EQ(losses.shape, (Shape{3, 2}));
+  EXPECT_EQ(out.find("train.grad_norms")->shape, (Shape{3}));
+  EXPECT_LT(losses.as<float>()[4], losses.as<float>()[0]);
+}
+
+TEST(DebugTraining, Refusals) {
+  const TempFolder folder;
+  write_inputs(folder / "one.safetensors", 1, 1, 5);  // one token predicts nothing
+  const Ran nothing = run({"debug", "gradients", "--model", nano(), "--inputs", folder / "one.safetensors", "--output",
+                           folder / "out.safetensors"});
+  EXPECT_EQ(nothing.status, 1);
+  EXPECT_TRUE(nothing.failed_cleanly());
+  EXPECT_NE(nothing.err.find("nothing to predict"), std::string::npos) << nothing.err;
+  EXPECT_EQ(run({"debug", "gradients", "--recompute", "some"}).status, 2);
+  EXPECT_EQ(run({"debug", "train-steps", "--steps", "0"}).status, 2);
 }
 
 }  // namespace

@@ -39,10 +39,20 @@ void product_tile(const ProductArgs& p, std::int64_t row, std::int64_t column) {
 
 template <int M>
 void product_rows(const ProductArgs& p, std::int64_t row) {
-  std::int64_t column = 0;
-  for (; column + kProductVecs * kLanes <= p.columns; column += kProductVecs * kLanes)
-    product_tile<M, kProductVecs>(p, row, column);
-  for (; column < p.columns; column += kLanes) product_tile<M, 1>(p, row, column);
+  for (std::int64_t column = 0; column < p.columns;) {
+    const std::int64_t vectors = (p.columns - column + kLanes - 1) / kLanes;
+    if (kProductVecs >= 3 && vectors >= 3 &&
+        vectors != 4) {  // four are two and two: a single one would wait for itself
+      product_tile<M, kProductVecs>(p, row, column);
+      column += kProductVecs * kLanes;
+    } else if (vectors >= 2) {
+      product_tile<M, 2>(p, row, column);
+      column += 2 * kLanes;
+    } else {
+      product_tile<M, 1>(p, row, column);
+      column += kLanes;
+    }
+  }
 }
 
 void product(const ProductArgs& p) {
