@@ -2,7 +2,6 @@
 //
 // dq on one side, dk and dv on the other are computed by kernels of their own, which form the weights again: two
 // products more than five, but every sum is one thread's and in one order, and nothing is written but results.
-#include <cstdlib>
 
 #include "ops/cuda/attention_backward.cuh"
 #include "ops/cuda/matmul.cuh"
@@ -362,8 +361,7 @@ void attention_backward(Context& ctx, const AttentionArgs& args, const Tensor& o
   if (args.q.elements() == 0 || args.kv_lens.elements() == 0) return;
   AttentionBack b = describe(args, out, dout, dq, dk, dv);
   take_deltas(ctx, args, out, dout, dsinks, b);
-  const char* const only = std::getenv("GOV_ATTENTION_BACK");
-  if (!only && attention_back_hopper_supported(ctx, b)) attention_back_hopper(ctx, b);
+  if (attention_back_hopper_supported(ctx, b)) attention_back_hopper(ctx, b);
   else if (attention_back_tiles_supported(ctx, b)) attention_back_tiles(ctx, b);
   else attention_back_general(ctx, b);
 }

@@ -1,7 +1,7 @@
 // The derivative of attention by tiles on Hopper (sm_90a): BF16 throughout, heads of 64 dimensions, groups of 2 to 64.
 //
-// Two kernels of one form: a block owns 192 rows, 64 of each of its three warpgroups that multiply (keys for dk and dv,
-// query vectors for dq), and meets tiles of 64 rows of the other side, which one thread copies ahead into a ring of
+// Two kernels of one form: a block owns 64 rows of each of its warpgroups that multiply, 128 keys for dk and dv or 192
+// query vectors for dq, and meets tiles of 64 rows of the other side, which one thread copies ahead into a ring of
 // shared memory. With X the own rows, Y the others', a tile is
 //   s = X0 Y0^T, r = X1 Y1^T      keys: k q^T, v dout^T       vectors: q k^T, dout v^T
 //   p = 2^(s scale - lse), ds = p (r - delta)
@@ -10,7 +10,7 @@
 //
 // Seven products of 2 * 64 FLOPs for a visible pair instead of five: no sum is shared by blocks, so the bits are always
 // the same. Limits: the tensor cores (896 FLOPs a pair), close behind shared memory; the exponentials are half of that
-// and pass in the shadow of the other warpgroups' products.
+// and pass in the shadow of the warpgroup's own products and of the others'.
 #include <algorithm>
 
 #include "ops/cuda/attention_backward.cuh"
@@ -19,12 +19,17 @@
 namespace gov::ops::cuda {
 namespace {
 
-constexpr int kDim = 64, kGroups = 3, kWarpgroup = 128;
-constexpr int kThreads = (kGroups + 1) * kWarpgroup;
+constexpr int kDim = 64, kWarpgroup = 128;
+// Warpgroups that multiply: keys have two sums, whose registers leave room for two.
+template <bool kKeys>
+constexpr int kGroups = kKeys ? 2 : 3;
+template <bool kKeys>
+constexpr int kThreads = (kGroups<kKeys> + 1) * kWarpgroup;
+constexpr int kMostGroups = 3;
 constexpr int kTile = 64;                     // rows of a warpgroup, and of a step
 constexpr int kTileBytes = kTile * kDim * 2;  // of 64 rows
 constexpr int kStages = 6;
-constexpr int kRingAt = 2 * kGroups * kTileBytes;
+constexpr int kRingAt = 2 * kMostGroups * kTileBytes;
 constexpr int kStatsAt = kRingAt + kStages * 2 * kTileBytes;
 constexpr int kStatsBytes = kTile * 8;
 constexpr int kBarriersAt = kStatsAt + kStages * kStatsBytes;
@@ -74,7 +79,7 @@ __device__ BackTile find_tile(const Attention& a, const BackPlan& plan) {
   t.kv_head = static_cast<int>(blockIdx.x) % a.kv_heads;
   t.first_row = a.cu_seqlens[s];
   t.rows = a.cu_seqlens[s + 1] - t.first_row;
-  const int own_rows = kGroups * kTile >> (kKeys ? 0 : plan.shift);
+  const int own_rows = kGroups<kKeys> * kTile >> (kKeys ? 0 : plan.shift);
   t.own = static_cast<int>(tile - plan.map.start(t.first_row, s)) * own_rows;
   const int last = min(t.own + own_rows, t.rows) - 1;
   KeyRange range;
@@ -94,7 +99,7 @@ struct BackShared {
     raw = memory + (1024 - shared_address(memory) % 1024) % 1024;
     base = shared_address(raw);
   }
-  __device__ std::uint32_t own(int operand, int group) const { return base + (operand * kGroups + group) * kTileBytes; }
+  __device__ std::uint32_t own(int operand, int group) const { return base + (operand * kMostGroups + group) * kTileBytes; }
   __device__ std::uint32_t other(int operand, int stage) const {
     return base + kRingAt + (stage * 2 + operand) * kTileBytes;
   }
@@ -123,8 +128,8 @@ __device__ void copy_tiles(const AttentionBack& b, const BackPlan& plan, const B
   const std::uint64_t policy = policy_evict_normal();
   const int vector_head = t.kv_head << plan.shift, own_head = kKeys ? t.kv_head : vector_head;
   const int other_head = kKeys ? vector_head : t.kv_head, own_step = kTile >> (kKeys ? 0 : plan.shift);
-  barrier_expect(shared.own_full(), 2 * kGroups * kTileBytes);
-  for (int g = 0; g < kGroups; ++g) {
+  barrier_expect(shared.own_full(), 2 * kGroups<kKeys> * kTileBytes);
+  for (int g = 0; g < kGroups<kKeys>; ++g) {
     const int row = t.first_row + t.own + g * own_step;
     tile_copy_3d(shared.own(0, g), x, 0, own_head, row, shared.own_full(), policy);
     tile_copy_3d(shared.own(1, g), y, 0, own_head, row, shared.own_full(), policy);
@@ -205,6 +210,35 @@ __device__ void multiply_tiles(const AttentionBack& b, const BackPlan& plan, con
   for (float& x : by_weight) x = 0;
   const std::uint32_t x0 = shared.own(0, group), x1 = shared.own(1, group);
   barrier_wait(shared.own_full(), 0);
+  // The sums of a tile are formed while the next tile's exponentials are. Registers that a product reads may only be
+  // written while none is under way: with vectors ds, after r has arrived, so that its sums can follow at once; with keys
+  // p and ds, whose sums follow the next tile's s.
+  std::uint32_t p[kKeys ? 16 : 1] = {}, ds[16] = {};  // read by sums under way
+  int before = -1;                                    // their stage
+  const auto release = [&](int stage) {
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared.empty(stage));
+  };
+  const auto sum_before = [&](int stage) {
+    if constexpr (kKeys) issue_sums(by_weight, p, shared.other(1, stage));
+    issue_sums(by_slope, ds, shared.other(0, stage));
+    wgmma_commit();
+  };
+  const auto finish = [&] {
+    if constexpr (kKeys) {
+      if (before >= 0) {
+        wgmma_fence();
+        sum_before(before);
+      }
+    }
+    wgmma_wait<0>();
+    pin(p);
+    pin(ds);
+    pin(by_slope);
+    pin(by_weight);
+    if (before >= 0) release(before);
+    before = -1;
+  };
   BackRing ring;
 #pragma unroll 1
   for (int step = 0; step < t.steps; ++step) {
@@ -216,63 +250,86 @@ __device__ void multiply_tiles(const AttentionBack& b, const BackPlan& plan, con
     const bool masked =
         low + t.chunk > t.end || (a.causal && high_key > low_row) || (a.window > 0 && high_row - low_key >= a.window);
     barrier_wait(shared.full(ring.stage), ring.parity);
-    if (uniform(none) == 0) {
-      const std::uint32_t y0 = shared.other(0, ring.stage), y1 = shared.other(1, ring.stage);
-      float s[32], r[32];
-      wgmma_fence();
-      issue_scores(s, x0, y0);
-      issue_scores(r, x1, y1);
-      wgmma_commit();
-      wgmma_wait<0>();
-      pin(s);
-      pin(r);
-      const float4* const stats = reinterpret_cast<const float4*>(shared.raw + shared.stats_at(ring.stage));
-#pragma unroll
-      for (int n = 0; n < kTile / 8; ++n) {
-        float lse[2], delta[2];  // of the two columns, or rows
-        if constexpr (kKeys) {
-          const float4 two = stats[4 * n + l];
-          lse[0] = two.x, delta[0] = two.y, lse[1] = two.z, delta[1] = two.w;
-        } else {
-          lse[0] = own_stats[0].x, delta[0] = own_stats[0].y, lse[1] = own_stats[1].x, delta[1] = own_stats[1].y;
-        }
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int which = kKeys ? e % 2 : e / 2;
-          float weight = exp2_fast(fmaf(s[4 * n + e], scale, -lse[which]));
-          float slope = weight * (r[4 * n + e] - delta[which]);
-          if (masked) {
-            const int column = low + ((8 * n + 2 * l + e % 2) >> other_shift);
-            const int row = kKeys ? column : own[e / 2], key = kKeys ? own[e / 2] : column;
-            const bool seen = column < t.end && sees(a, row, key);
-            weight = seen ? weight : 0.f;
-            slope = seen ? slope : 0.f;
-          }
-          s[4 * n + e] = weight;
-          r[4 * n + e] = slope;
-        }
-      }
-      std::uint32_t p[kKeys ? 16 : 1], ds[16];
-      pack(r, ds);
-      if constexpr (kKeys) {
-        pack(s, p);
-        pin(p);
-        pin(by_weight);
-      }
+    if (uniform(none)) {
+      finish();
+      release(ring.stage);
+      ring.advance();
+      continue;
+    }
+    const std::uint32_t y0 = shared.other(0, ring.stage), y1 = shared.other(1, ring.stage);
+    float s[32], r[32];
+    wgmma_fence();
+    issue_scores(s, x0, y0);
+    wgmma_commit();
+    if constexpr (kKeys) sum_before(before < 0 ? ring.stage : before);  // the first adds zeros
+    issue_scores(r, x1, y1);
+    wgmma_commit();
+    wgmma_wait<kKeys ? 2 : 1>();  // s
+    pin(s);
+    if constexpr (!kKeys) {  // and all sums before it
       pin(ds);
       pin(by_slope);
+      if (before >= 0) release(before);
+    }
+    const float4* const stats = reinterpret_cast<const float4*>(shared.raw + shared.stats_at(ring.stage));
+    // The columns', or rows', two numbers: lse or delta.
+    const auto two_of = [&](int n, bool delta, float (&two)[2]) {
+      if constexpr (kKeys) {
+        const float4 x = stats[4 * n + l];
+        two[0] = delta ? x.y : x.x, two[1] = delta ? x.w : x.z;
+      } else {
+        two[0] = delta ? own_stats[0].y : own_stats[0].x, two[1] = delta ? own_stats[1].y : own_stats[1].x;
+      }
+    };
+#pragma unroll
+    for (int n = 0; n < kTile / 8; ++n) {
+      float lse[2];
+      two_of(n, false, lse);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s[4 * n + e] = exp2_fast(fmaf(s[4 * n + e], scale, -lse[kKeys ? e % 2 : e / 2]));
+    }
+    if (masked) {
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        const int e = i % 4, column = low + ((i / 4 * 8 + 2 * l + e % 2) >> other_shift);
+        const int row = kKeys ? column : own[e / 2], key = kKeys ? own[e / 2] : column;
+        s[i] = column < t.end && sees(a, row, key) ? s[i] : 0.f;
+      }
+    }
+    wgmma_wait<0>();
+    pin(r);
+    if constexpr (kKeys) {
+      pin(p);
+      pin(ds);
+      pin(by_slope);
+      pin(by_weight);
+      if (before >= 0) release(before);
+    }
+#pragma unroll
+    for (int n = 0; n < kTile / 8; ++n) {
+      float delta[2];
+      two_of(n, true, delta);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) r[4 * n + e] = s[4 * n + e] * (r[4 * n + e] - delta[kKeys ? e % 2 : e / 2]);
+    }
+    if (masked) {  // rows beyond the sequence may have any delta
+#pragma unroll
+      for (int i = 0; i < 32; ++i) r[i] = s[i] == 0.f ? 0.f : r[i];
+    }
+    pack(r, ds);
+    pin(ds);
+    if constexpr (kKeys) {
+      pack(s, p);
+      pin(p);
+    } else {
       wgmma_fence();
-      if constexpr (kKeys) issue_sums(by_weight, p, y1);
       issue_sums(by_slope, ds, y0);
       wgmma_commit();
-      wgmma_wait<0>();
-      if constexpr (kKeys) pin(by_weight);
-      pin(by_slope);
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared.empty(ring.stage));
+    before = ring.stage;
     ring.advance();
   }
+  finish();
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     if (own[h] >= t.rows) continue;
@@ -290,7 +347,7 @@ __device__ void multiply_tiles(const AttentionBack& b, const BackPlan& plan, con
 
 // Grid: tiles of own rows times kv heads. Maps: boxes of 64 rows, of all the group's heads where they are vectors.
 template <bool kKeys>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads<kKeys>, 1)
     hopper_back(const __grid_constant__ AttentionBack b, const __grid_constant__ BackPlan plan,
                 const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap y,
                 const __grid_constant__ CUtensorMap z, const __grid_constant__ CUtensorMap w) {
@@ -300,7 +357,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       barrier_init(shared.full(i), 1);
-      barrier_init(shared.empty(i), kGroups * kWarpgroup / kWarp);
+      barrier_init(shared.empty(i), kGroups<kKeys> * kWarpgroup / kWarp);
     }
     barrier_init(shared.own_full(), 1);
     barrier_init_fence();
@@ -316,10 +373,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   t.steps = uniform(t.steps);
   if (uniform(t.own >= t.rows)) return;
   if (threadIdx.x < kWarpgroup) {
-    registers_release<32>();
+    registers_release<24>();
     if (threadIdx.x == 0) copy_tiles<kKeys>(b, plan, shared, t, &x, &y, &z, &w);
   } else {
-    registers_take<160>();
+    registers_take<kKeys ? 240 : 160>();
     multiply_tiles<kKeys>(b, plan, shared, t, uniform(static_cast<int>(threadIdx.x) / kWarpgroup - 1));
   }
 #else
@@ -351,11 +408,11 @@ void attention_back_hopper(Context& ctx, const AttentionBack& b) {
   const CUtensorMap k = map(a.k, a.kv_heads, 1, kTile), v = map(a.v, a.kv_heads, 1, kTile);
   int shift = 0;
   while (1 << shift < a.group) ++shift;
-  const BackPlan keys{{1, kGroups * kTile}, shift}, vectors{{1, kGroups * kTile / a.group}, shift};
+  const BackPlan keys{{1, kGroups<true> * kTile}, shift}, vectors{{1, kGroups<false> * kTile / a.group}, shift};
   const auto blocks = [&](const BackPlan& plan) { return dim3(static_cast<unsigned>(plan.map.count(a) * a.kv_heads)); };
-  launch(ctx, "attention_backward", hopper_back<true>, {blocks(keys), dim3(kThreads), kBytes, true}, b, keys, k, v, q,
+  launch(ctx, "attention_backward", hopper_back<true>, {blocks(keys), dim3(kThreads<true>), kBytes, true}, b, keys, k, v, q,
          dout);
-  launch(ctx, "attention_backward", hopper_back<false>, {blocks(vectors), dim3(kThreads), kBytes, true}, b, vectors, q,
+  launch(ctx, "attention_backward", hopper_back<false>, {blocks(vectors), dim3(kThreads<false>), kBytes, true}, b, vectors, q,
          dout, k, v);
 }
 

@@ -8,7 +8,6 @@
 // formed first, without w. Then dw = g . a + dout . b2 needs no y; dh = w g swiglu'(h); dW2 += dout (w a)^T; dW1 += dh
 // x^T; and dx of the token is the sum over its slots of W1^T dh.
 #include <algorithm>
-#include <cstdlib>
 
 #include "ops/cuda/expand.cuh"
 #include "ops/cuda/grouped_gemm.cuh"
@@ -101,8 +100,8 @@ void combine(Context& ctx, const char* op, const Sizes& s, const Routing& r, con
 template <class Row>
 void slopes(Context& ctx, const char* op, const Sizes& s, const SlotSlopes& args, const void* h, DType h_type,
             const Row* g, const Row* dout, Row* dh, Row* activations) {
-  const bool vector =
-      s.inner % kVector == 0 && s.hidden % kVector == 0 && reinterpret_cast<std::uintptr_t>(h) % 16 == 0;
+  // By sizes alone: the order of a row's sum follows from it, and a kept h may lie anywhere.
+  const bool vector = s.inner % kVector == 0 && s.hidden % kVector == 0;
   dispatch_act(h_type, [&](auto type) {
     using H = decltype(type);
     dispatch_vector(vector, [&](auto count) {
@@ -137,10 +136,10 @@ void expert_rows(Context& ctx, const char* op, const Sizes& s, const Routing& r,
 }
 
 void expert_weights(Context& ctx, const char* op, const Sizes& s, const Routing& r, std::int64_t out, std::int64_t in,
-                    const float* dout, const float* x, const Tensor& dweight) {
+                    const float* dout, const float* x, const Tensor& dweight, bool accumulate) {
   const dim3 grid(static_cast<unsigned>(ceil_div(in, kProductTile)), static_cast<unsigned>(ceil_div(out, kProductTile)),
                   static_cast<unsigned>(s.experts));
-  const ExpertWeights product{r, static_cast<int>(in), static_cast<int>(out), dout, x, dweight.as<float>()};
+  const ExpertWeights product{r, static_cast<int>(in), static_cast<int>(out), dout, x, dweight.as<float>(), accumulate};
   launch(ctx, op, product_tiles<ExpertWeights>, {grid, dim3(kProductThreads), 0, true}, product);
 }
 
@@ -200,12 +199,14 @@ void general_backward(Context& ctx, const char* op, Sizes s, const Tensor& x, co
                         alpha,
                         limit,
                         static_cast<bool>(h),
+                        !h || aligned16(h),
                         bias_of(down),
                         slot_weights,
                         dweights.as<float>()};
   slopes<float>(ctx, op, s, args, by_slot, h_type, g, douts, dh, activations);
-  if (ddown.dweight) expert_weights(ctx, op, s, r, s.hidden, s.inner, douts, activations, ddown.dweight);
-  if (dgate_up.dweight) expert_weights(ctx, op, s, r, 2 * s.inner, s.hidden, dh, rows, dgate_up.dweight);
+  if (ddown.dweight) expert_weights(ctx, op, s, r, s.hidden, s.inner, douts, activations, ddown.dweight, ddown.accumulate);
+  if (dgate_up.dweight)
+    expert_weights(ctx, op, s, r, 2 * s.inner, s.hidden, dh, rows, dgate_up.dweight, dgate_up.accumulate);
   // Sums of biases by expert: offsets and their differences.
   const auto bias_sums = [&](const float* from, std::int64_t width, const float* row_weights, const Tensor& to) {
     if (to)
@@ -285,16 +286,16 @@ void grouped_rows(Context& ctx, const char* op, const Sizes& s, const ExpertProj
 }
 
 void grouped_weight_gradient(Context& ctx, const char* op, const Sizes& s, std::int64_t out, std::int64_t in,
-                             const bf16_t* dout, const bf16_t* x, const Tensor& dweight, GroupedArgs args) {
+                             const bf16_t* dout, const bf16_t* x, const ExpertGradients& to, GroupedArgs args) {
   args.m = static_cast<int>(out);
   args.n = static_cast<int>(in);
   args.experts = static_cast<int>(s.experts);
-  args.dweight = dweight.as<float>();
-  args.reduce = std::getenv("GOV_REDUCE") != nullptr;
+  args.dweight = to.dweight.as<float>();
+  args.accumulate = to.accumulate;
   constexpr int kHalf = GroupedShape::kDepth / 2;
   grouped_launch<Grouped::kWeights>(
       ctx, op, grouped_map(op, dout, out, s.slots, 1, 64, kHalf), grouped_map(op, x, in, s.slots, 1, 64, kHalf),
-      grouped_map(op, dweight.data, in, out, s.experts, GroupedShape::kTile, GroupedShape::kTile, true), args);
+      grouped_map(op, to.dweight.data, in, out, s.experts, GroupedShape::kTile, GroupedShape::kTile, true), args);
 }
 
 bf16_t* take_rows(Context& ctx, const Sizes& s, std::int64_t width) {
@@ -344,12 +345,13 @@ void grouped_backward(Context& ctx, const char* op, Sizes s, const Tensor& x, co
                          alpha,
                          limit,
                          static_cast<bool>(h),
+                         !h || aligned16(h),
                          bias_of(down),
                          slot_weights,
                          dweights.as<float>()};
   slopes<bf16_t>(ctx, op, s, slope, h ? h.data : dh, DType::kBF16, g, douts, dh, activations);
-  if (ddown.dweight) grouped_weight_gradient(ctx, op, s, s.hidden, s.inner, douts, activations, ddown.dweight, args);
-  if (dgate_up.dweight) grouped_weight_gradient(ctx, op, s, 2 * s.inner, s.hidden, dh, rows, dgate_up.dweight, args);
+  if (ddown.dweight) grouped_weight_gradient(ctx, op, s, s.hidden, s.inner, douts, activations, ddown, args);
+  if (dgate_up.dweight) grouped_weight_gradient(ctx, op, s, 2 * s.inner, s.hidden, dh, rows, dgate_up, args);
   const auto bias_sums = [&](const bf16_t* from, std::int64_t width, const float* row_weights, const Tensor& to) {
     if (to)
       add_row_sums(ctx, op, {from, DType::kBF16, s.slots, width, width}, {r.offsets, r.counts, s.experts, row_weights},
@@ -380,9 +382,15 @@ void moe_backward(Context& ctx, const Tensor& x, const Tensor& indices, const Te
                   const ExpertGradients& dgate_up, const ExpertGradients& ddown) {
   constexpr const char* kOp = "moe_backward";
   const Sizes s = sizes_of(x, indices, gate_up, down);
+  const auto zero = [&](const Tensor& t) { fill_bytes(t.data, DeviceKind::kCuda, 0, t.bytes(), ctx.stream); };
+  for (const ExpertGradients* g : {&dgate_up, &ddown}) {
+    if (g->accumulate) continue;
+    if (g->dbias) zero(g->dbias);
+    if (g->dweight && s.pairs == 0) zero(g->dweight);  // otherwise the products write every element
+  }
   if (s.pairs == 0) return;
   // Pairs of no expert have no slot that would write theirs.
-  fill_bytes(dweights.data, DeviceKind::kCuda, 0, dweights.bytes(), ctx.stream);
+  zero(dweights);
   if (s.experts == 0 || s.hidden == 0) return;
   const auto run = grouped_supported(ctx, s, x, gate_up, down, h) ? grouped_backward : general_backward;
   run(ctx, kOp, s, x, indices, weights, gate_up, down, alpha, limit, h, dout, dx, dweights, dgate_up, ddown);

@@ -136,8 +136,9 @@ __device__ float gelu_slope(float x) {
     const float s = 1.f / (1.f + expf(-z)), slope = fmaf(3 * 0.0713548162726f, x * x, 1.59576912160573f);
     return fmaf(x * s * (1.f - s), slope, s);
   } else {
+    x = fminf(fmaxf(x, -80.f), 80.f);  // as above
     const float s = 1.f / (1.f + expf(-1.702f * x));
-    return s == 0.f ? 0.f : fmaf(1.702f * x * s, 1.f - s, s);
+    return fmaf(1.702f * x * s, 1.f - s, s);
   }
 }
 

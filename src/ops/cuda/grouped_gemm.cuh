@@ -52,7 +52,7 @@ struct GroupedArgs {
   bool h_by_pair;
   bf16_t* y;       // kOut, kBack: [slots, m]
   float* dweight;  // kWeights: [E, m, n]
-  bool reduce;
+  bool accumulate;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -84,7 +84,7 @@ struct GroupedShared {
 template <Grouped kKind>
 __device__ inline int grouped_pairs(const GroupedArgs& a, int count) {
   constexpr int kTile = GroupedShape::kTile, kChunk = GroupedShape::kChunk;
-  if (count == 0) return 0;
+  if (count == 0 && (kKind != Grouped::kWeights || a.accumulate)) return 0;  // otherwise zeros are written
   const int down = (a.m + kTile - 1) / kTile;
   if constexpr (kKind != Grouped::kWeights) return (count + kChunk - 1) / kChunk * down;
   const int across = (a.n + kTile - 1) / kTile;
@@ -158,7 +158,7 @@ __device__ void grouped_copy(const CUtensorMap* a_map, const CUtensorMap* b_map,
     if constexpr (kWeights) bytes += tile.columns > 0 ? Shape::kOperandBytes : 0;
     else bytes += boxes * Shape::kBox * Shape::kDepth * 2;
     if constexpr (kWeights) {
-      if (c_map && tile.columns > 0) hopper::tile_prefetch_3d(c_map, tile.n0, tile.m0, a.first_expert + tile.expert);
+      if (a.accumulate && tile.columns > 0) hopper::tile_prefetch_3d(c_map, tile.n0, tile.m0, a.first_expert + tile.expert);
     }
     for (int step = 0; step < tile.steps; ++step) {
       barrier_wait(s.empty + 8 * ring.stage, ring.phase ^ 1);
@@ -313,19 +313,19 @@ __device__ inline void grouped_write_rows(const float (&sums)[N / 2], const Grou
   }
 }
 
-// dW += sums, each element by one thread.
+// dW += sums or dW = sums, each element by one thread. The adds are made where dW is, in the L2 cache: nothing waits for
+// the old values. Each element gets one, so there is no order that could change; subnormal numbers become zeros.
 template <int N>
 __device__ inline void grouped_add_weights(const float (&sums)[N / 2], const GroupedArgs& a, const GroupedTile& tile,
                                            const GroupedLane& me, int row) {
   if (row >= a.m) return;
-  constexpr int kAtOnce = 6;
   float* const low = a.dweight + (static_cast<std::int64_t>(a.first_expert + tile.expert) * a.m + row + me.g) * a.n +
                      tile.n0 + 2 * me.t;
   float* const high = low + 8 * static_cast<std::int64_t>(a.n);
-  if (a.reduce) {
+  if (a.accumulate) {
 #pragma unroll
     for (int j = 0; j < N / 8; ++j) {
-      if (8 * j >= tile.columns) break;
+      if (8 * j >= tile.columns) break;  // n is a multiple of 8
       asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(low + 8 * j), "f"(sums[4 * j]), "f"(sums[4 * j + 1])
                    : "memory");
       asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(high + 8 * j), "f"(sums[4 * j + 2]),
@@ -335,21 +335,10 @@ __device__ inline void grouped_add_weights(const float (&sums)[N / 2], const Gro
     return;
   }
 #pragma unroll
-  for (int j0 = 0; j0 < N / 8; j0 += kAtOnce) {
-    float2 x[kAtOnce], y[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (8 * (j0 + i) >= tile.columns) continue;  // n is a multiple of 8
-      x[i] = __ldcg(reinterpret_cast<const float2*>(low + 8 * (j0 + i)));
-      y[i] = __ldcg(reinterpret_cast<const float2*>(high + 8 * (j0 + i)));
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (8 * (j0 + i) >= tile.columns) continue;
-      const int at = 4 * (j0 + i);
-      __stcg(reinterpret_cast<float2*>(low + 8 * (j0 + i)), {x[i].x + sums[at], x[i].y + sums[at + 1]});
-      __stcg(reinterpret_cast<float2*>(high + 8 * (j0 + i)), {y[i].x + sums[at + 2], y[i].y + sums[at + 3]});
-    }
+  for (int j = 0; j < N / 8; ++j) {
+    if (8 * j >= tile.columns) break;
+    __stcg(reinterpret_cast<float2*>(low + 8 * j), {sums[4 * j], sums[4 * j + 1]});
+    __stcg(reinterpret_cast<float2*>(high + 8 * j), {sums[4 * j + 2], sums[4 * j + 3]});
   }
 }
 

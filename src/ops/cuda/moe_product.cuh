@@ -45,13 +45,14 @@ struct ExpertRows {
   }
 };
 
-// dW [E, out, in] += sum over an expert's slots of dout^T x. Grid (in, out, experts).
+// dW [E, out, in] += or = sum over an expert's slots of dout^T x. Grid (in, out, experts).
 struct ExpertWeights {
   static constexpr Along kAlongA = Along::kRows, kAlongB = Along::kRows;
   Routing routing;
   int in, out;
   const float *dout, *x;
   float* dweight;
+  bool accumulate;
 
   __device__ bool tile(ProductTile& t) const {
     t.group = blockIdx.z;
@@ -61,12 +62,13 @@ struct ExpertWeights {
     t.end_n = in;
     t.begin_k = routing.offsets[t.group];
     t.end_k = routing.offsets[t.group + 1];
-    return t.begin_k < t.end_k;
+    return t.begin_k < t.end_k || !accumulate;
   }
   __device__ float a(const ProductTile&, std::int64_t m, std::int64_t k) const { return dout[k * out + m]; }
   __device__ float b(const ProductTile&, std::int64_t n, std::int64_t k) const { return x[k * in + n]; }
   __device__ void store(const ProductTile& t, std::int64_t m, std::int64_t n, float sum) const {
-    dweight[(t.group * out + m) * in + n] += sum;
+    float* const to = dweight + (t.group * out + m) * in + n;
+    *to = accumulate ? *to + sum : sum;
   }
 };
 

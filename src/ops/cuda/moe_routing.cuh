@@ -20,7 +20,10 @@ struct Routing {
   int* counts;         // [E]: rows of each expert, or null
 };
 
-// Chunks of one expert have equally many rows but the last, in multiples of 8.
+// Chunks of one expert have equally many rows but the last, in multiples of 8. The last has at least one, whatever the
+// number of rows: with chunks = ceil(rows / most), most a multiple of 8, the others' rounding up takes less than 8
+// (chunks - 1) rows, fewer than the last has while chunks < most / 8; and from there on rows / chunks > most - 8, so that
+// each of the others has `most`.
 __device__ inline int rows_per_chunk(int rows, int chunks) { return ((rows + chunks - 1) / chunks + 7) / 8 * 8; }
 
 // The expert that owns chunk `chunk`: the last e with chunks[e] <= chunk.

@@ -63,6 +63,7 @@ struct SlotSlopes {
   int inner, hidden;
   float alpha, limit;
   bool h_by_pair;
+  bool h_aligned;             // to 16 bytes
   Bias bias;                  // [E, hidden], of down
   const float* slot_weights;  // [slots]
   float* dweights;            // [pairs]
@@ -88,7 +89,13 @@ __global__ void __launch_bounds__(kSlotThreads)
   for (int i = lane * kCount; i < a.inner; i += kWarp * kCount) {
     float pairs[2 * kCount] = {}, slopes[kCount] = {}, act[kCount];
     if (pair >= 0) {
-      load_row(h + h_row * 2 * a.inner + 2 * i, pairs);
+      const H* const from = h + h_row * 2 * a.inner + 2 * i;
+      if (a.h_aligned) {
+        load_row(from, pairs);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 2 * kCount; ++j) pairs[j] = to_float(from[j]);
+      }
       load_row(g + row * a.inner + i, slopes);
     }
 #pragma unroll
