@@ -131,6 +131,9 @@ void bench_experts(CudaBench& b, std::int64_t experts, bool mxfp4) {
     const ops::ExpertGradients ddown{b.make(DType::kF32, {experts, kHidden, kHidden}),
                                      b.make(DType::kF32, {experts, kHidden})};
     b.row("moe_backward " + name, [&](std::size_t) { backward(h, dx, dgate_up, ddown); });
+    b.row("moe_backward overwriting " + name, [&](std::size_t) {
+      backward(h, dx, {dgate_up.dweight, dgate_up.dbias, false}, {ddown.dweight, ddown.dbias, false});
+    });
     b.row("moe_backward no biases " + name, [&](std::size_t) {
       backward(h, dx, {dgate_up.dweight, {}}, {ddown.dweight, {}});
     });

@@ -27,13 +27,14 @@ struct NormBack {
   float *dweights, *dbiases;  // [blocks, width] or null: each block's own sums
 };
 
-// Block b does rows b, b + blocks, ... and keeps its sums for weight and bias in its own row of dweights and dbiases,
-// which stays in the cache; they are added up in the order of blocks. Bound by memory: x and dout once (again where a
-// row is wider than the block holds), dx twice.
+// Block b does rows b, b + blocks, ... and sums for weight and bias in registers, beyond what those hold in its own row
+// of dweights and dbiases, where all of them end; they are added up in the order of blocks. Bound by memory: x and dout
+// once (again where a row is wider than the block holds), dx twice, all asked for before the row's sums.
 template <int kCount, bool kLayer, class In, class Out>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     norm_back(NormBack a, const In* __restrict__ x, const Out* __restrict__ dout) {
   __shared__ float scratch[kWarp];
+  float own_weight[kHeld][kCount] = {}, own_bias[kLayer ? kHeld : 1][kCount] = {};
   grid_dependency_wait();
   grid_dependency_launch();
   const std::int64_t width = a.width, step = static_cast<std::int64_t>(kThreads) * kCount;
@@ -44,12 +45,14 @@ __global__ void __launch_bounds__(kThreads)
   for (std::int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const In* const from = x + row * width;
     const Out* const slope = dout + row * width;
-    float xs[kHeld][kCount], ds[kHeld][kCount];
+    float* const to = a.dx ? a.dx + row * width : nullptr;
+    float xs[kHeld][kCount], ds[kHeld][kCount], outs[kHeld][kCount];
 #pragma unroll
     for (int h = 0; h < kHeld; ++h) {
       if (first + h * step >= width) continue;
       load_row(from + first + h * step, xs[h]);
       load_row(slope + first + h * step, ds[h]);
+      if (to) load_row(to + first + h * step, outs[h]);
     }
     // Calls body(x, dout, place) for all pieces of this thread.
     const auto each = [&](auto&& body) {
@@ -88,42 +91,43 @@ __global__ void __launch_bounds__(kThreads)
     const float r = 1.f / sqrtf(block_sum(squares, scratch) * per + a.eps);
     const float along = block_sum(products, scratch) * per * r;  // mean(g n)
     const float level = kLayer ? block_sum(slopes, scratch) * per : 0.f;
-    const bool starts = row == blockIdx.x;
-    each([&](const float(&v)[kCount], const float(&d)[kCount], std::int64_t i) {
-      float n[kCount], held[kCount];
+    // Of one piece: dx, and its share of the sums.
+    const auto finish = [&](const float(&v)[kCount], const float(&d)[kCount], std::int64_t i, float(&out)[kCount],
+                            float(&weight_sum)[kCount], float(&bias_sum)[kCount]) {
+      float w[kCount];
+      if (to) load_weights(a.weight, a.weight_type, i, w);
 #pragma unroll
-      for (int j = 0; j < kCount; ++j) n[j] = (v[j] - mean) * r;
-      if (a.dx) {
-        float out[kCount], w[kCount];
-        load_weights(a.weight, a.weight_type, i, w);
-        load_row(a.dx + row * width + i, out);
-#pragma unroll
-        for (int j = 0; j < kCount; ++j) out[j] += r * (d[j] * w[j] - level - n[j] * along);
-        store_row(a.dx + row * width + i, out);
+      for (int j = 0; j < kCount; ++j) {
+        const float n = (v[j] - mean) * r;
+        weight_sum[j] = fmaf(d[j], n, weight_sum[j]);
+        if constexpr (kLayer) bias_sum[j] += d[j];
+        if (to) out[j] += r * (d[j] * w[j] - level - n * along);
       }
-      if (dweight) {
-        if (starts) {
+      if (to) store_row(to + i, out);
+    };
 #pragma unroll
-          for (float& h : held) h = 0;
-        } else {
-          load_row(dweight + i, held);
-        }
+    for (int h = 0; h < kHeld; ++h) {
+      if (first + h * step < width)
+        finish(xs[h], ds[h], first + h * step, outs[h], own_weight[h], own_bias[kLayer ? h : 0]);
+    }
+    for (std::int64_t i = first + kHeld * step; i < width; i += step) {
+      float u[kCount], v[kCount], out[kCount] = {}, weight_sum[kCount] = {}, bias_sum[kCount] = {};
+      load_row(from + i, u);
+      load_row(slope + i, v);
+      if (to) load_row(to + i, out);
+      const bool again = row != blockIdx.x;
+      if (dweight && again) load_row(dweight + i, weight_sum);
+      if (dbias && again) load_row(dbias + i, bias_sum);
+      finish(u, v, i, out, weight_sum, bias_sum);
+      if (dweight) store_row(dweight + i, weight_sum);
+      if (dbias) store_row(dbias + i, bias_sum);
+    }
+  }
 #pragma unroll
-        for (int j = 0; j < kCount; ++j) held[j] = fmaf(d[j], n[j], held[j]);
-        store_row(dweight + i, held);
-      }
-      if (kLayer && dbias) {
-        if (starts) {
-#pragma unroll
-          for (float& h : held) h = 0;
-        } else {
-          load_row(dbias + i, held);
-        }
-#pragma unroll
-        for (int j = 0; j < kCount; ++j) held[j] += d[j];
-        store_row(dbias + i, held);
-      }
-    });
+  for (int h = 0; h < kHeld; ++h) {
+    if (first + h * step >= width) continue;
+    if (dweight) store_row(dweight + first + h * step, own_weight[h]);
+    if (kLayer && dbias) store_row(dbias + first + h * step, own_bias[kLayer ? h : 0]);
   }
 }
 

@@ -160,6 +160,40 @@ __global__ void __launch_bounds__(kThreads)
   if (i < rows) out[i] = modality[i] != 0 ? 1.f : 0.f;
 }
 
+// v [rows, E] to parts [rows, 2 E], its BF16 value in the left half and what that lacks in the right.
+__global__ void __launch_bounds__(kThreads)
+    split_rows(const float* __restrict__ v, std::int64_t n, int experts, bf16_t* __restrict__ parts) {
+  grid_dependency_wait();
+  grid_dependency_launch();
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n) return;
+  const std::int64_t row = i / experts, at = row * 2 * experts + (i - row * experts);
+  const bf16_t high = from_float<bf16_t>(v[i]);
+  parts[at] = high;
+  parts[at + experts] = from_float<bf16_t>(v[i] - to_float(high));
+}
+
+// dx += dl W and dweight += dl^T x by the tensor cores. Both halves of dl together have 16 bits or more, so that the
+// products are those of dl itself.
+void multiply_halves(Context& ctx, const char* op, const Tensor& x, const Tensor& weight, const RouterGradients& out) {
+  const std::int64_t rows = x.shape[0], hidden = x.shape[1], experts = weight.shape[0];
+  bf16_t* const parts = ctx.workspace.take<bf16_t>(rows * 2 * experts);
+  launch(ctx, op, split_rows,
+         {dim3(static_cast<unsigned>(ceil_div(rows * experts, kThreads))), dim3(kThreads), 0, true},
+         static_cast<const float*>(out.dlogits.data), rows * experts, static_cast<int>(experts), parts);
+  if (out.dx) {  // [high, low] [W; W]
+    bf16_t* const twice = ctx.workspace.take<bf16_t>(2 * experts * hidden);
+    for (int i = 0; i < 2; ++i)
+      copy_bytes(twice + i * experts * hidden, DeviceKind::kCuda, weight.data, DeviceKind::kCuda, weight.bytes(),
+                 ctx.stream);
+    multiply(ctx, op, {parts, DType::kBF16, rows, 2 * experts, 2 * experts}, false,
+             {twice, DType::kBF16, 2 * experts, hidden, hidden}, false, out.dx.data, DType::kF32, true);
+  }
+  for (int half = 0; out.dweight && half < 2; ++half)
+    multiply(ctx, op, {parts + half * experts, DType::kBF16, rows, experts, 2 * experts}, true, matrix_of(x), false,
+             out.dweight.data, DType::kF32, true);
+}
+
 }  // namespace
 
 void router_load(Context& ctx, const Tensor& logits, const Tensor& indices, const Tensor& modality,
@@ -188,7 +222,7 @@ void router_load(Context& ctx, const Tensor& logits, const Tensor& indices, cons
          a, static_cast<int>(blocks), counts.as<float>(), probabilities.as<float>(), z.as<float>());
 }
 
-// The products with few experts are small: exact F32, 4 T E H FLOPs; dx is bound by its own bytes.
+// The products, 4 T E H FLOPs, are bound by the bytes of x and dx on the tensor cores.
 void router_backward(Context& ctx, const Tensor& x, const Tensor& weight, const Tensor& modality, const Tensor& logits,
                      const Tensor& indices, const Tensor& weights, const Tensor& dweights, const Tensor& slopes,
                      float z_slope, const RouterGradients& out) {
@@ -207,8 +241,13 @@ void router_backward(Context& ctx, const Tensor& x, const Tensor& weight, const 
                       out.dlogits.as<float>()};
   launch(ctx, kOp, logit_slopes, {dim3(static_cast<unsigned>(ceil_div(rows, kWarps))), dim3(kThreads), 0, true}, a);
   const Matrix dl = matrix_of(out.dlogits);
-  if (out.dx) multiply(ctx, kOp, dl, false, matrix_of(weight), false, out.dx.data, DType::kF32, true);
-  if (out.dweight) multiply(ctx, kOp, dl, true, matrix_of(x), false, out.dweight.data, DType::kF32, true);
+  if (x.dtype == DType::kBF16 && weight.dtype == DType::kBF16 && experts % 8 == 0 && x.shape[1] % 8 == 0 &&
+      aligned16(x)) {
+    multiply_halves(ctx, kOp, x, weight, out);
+  } else {
+    if (out.dx) multiply(ctx, kOp, dl, false, matrix_of(weight), false, out.dx.data, DType::kF32, true);
+    if (out.dweight) multiply(ctx, kOp, dl, true, matrix_of(x), false, out.dweight.data, DType::kF32, true);
+  }
   if (out.dbias) add_row_sums(ctx, kOp, dl, {}, out.dbias.as<float>());
   if (out.dvision_bias && modality) {
     float* const pictures = ctx.workspace.take<float>(rows);

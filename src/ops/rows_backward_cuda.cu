@@ -29,8 +29,9 @@ __global__ void __launch_bounds__(kThreads) number_rows(const std::int32_t* __re
 
 // keys: sorted ids, order: the rows they came from, ascending among equals. Grid (columns, rows): the block at the
 // first of a run of equal ids adds the run's rows to the table, each in its turn. Bound by memory: a row of dout once,
-// a row of the table twice; by latency where one id fills the batch.
-template <int kCount, class T>
+// a row of the table twice; by latency where one id fills the batch: rows are asked for kAhead at a time, and what the
+// next ones are before those have come.
+template <int kCount, int kAhead, class T>
 __global__ void __launch_bounds__(kThreads)
     add_runs(const std::uint32_t* __restrict__ keys, const int* __restrict__ order, int rows, std::uint32_t vocabulary,
              const T* __restrict__ dout, std::int64_t width, float* __restrict__ table) {
@@ -43,15 +44,21 @@ __global__ void __launch_bounds__(kThreads)
   float* const to = table + key * width + column;
   float sum[kCount];
   load_row(to, sum);
-  constexpr int kAhead = 4;
-  for (int r = first; r < rows && keys[r] == key; r += kAhead) {
+  int next[kAhead];  // rows of dout, -1: not of this run
+  const auto find = [&](int r) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) next[i] = r + i < rows && keys[r + i] == key ? order[r + i] : -1;
+  };
+  find(first);
+  for (int r = first; next[0] >= 0; r += kAhead) {
     float v[kAhead][kCount];
     bool mine[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      mine[i] = r + i < rows && keys[r + i] == key;
-      if (mine[i]) load_row(dout + order[r + i] * width + column, v[i]);
+      mine[i] = next[i] >= 0;
+      if (mine[i]) load_row(dout + next[i] * width + column, v[i]);
     }
+    find(r + kAhead);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (!mine[i]) break;
@@ -203,12 +210,13 @@ void embedding_backward(Context& ctx, const Tensor& ids, const Tensor& dout, con
   dispatch_act(dout.dtype, [&](auto type) {
     using T = decltype(type);
     dispatch_vector(vectorizable(width, dout, dtable), [&](auto n) {
-      constexpr int kCount = decltype(n)::value;
+      constexpr int kCount = decltype(n)::value == 1 ? 1 : 16 / static_cast<int>(sizeof(T));
+      constexpr int kAhead = 64 / (kCount < 4 ? 4 : kCount);
       constexpr std::int64_t kMostY = 32768;
       dim3 grid = grid_for(width / kCount);
       grid.y = static_cast<unsigned>(std::min(rows, kMostY));
       grid.z = static_cast<unsigned>(ceil_div(rows, kMostY));
-      launch(ctx, kOp, add_runs<kCount, T>, {grid, dim3(kThreads)}, static_cast<const std::uint32_t*>(sorted),
+      launch(ctx, kOp, add_runs<kCount, kAhead, T>, {grid, dim3(kThreads)}, static_cast<const std::uint32_t*>(sorted),
              static_cast<const int*>(sorted_order), count, limit, static_cast<const T*>(dout.data), width,
              dtable.as<float>());
     });
