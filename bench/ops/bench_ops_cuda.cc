@@ -1,15 +1,9 @@
 #include "bench/ops/bench_ops_cuda.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <functional>
-#include <optional>
 #include <vector>
 
-#include "base/json_writer.h"
-#include "ops/device_limits.h"
-#include "ops/device_only.h"
+#include "bench/ops/bench_cuda.h"
 #include "ops/fused.h"
 #include "ops/sample_device.h"
 #include "tensor/device.h"
@@ -21,90 +15,14 @@ constexpr std::int64_t kHidden = 2880, kHeads = 64, kKvHeads = 8, kHeadDim = 64,
 constexpr std::int64_t kQkv = (kHeads + 2 * kKvHeads) * kHeadDim, kExperts = 32, kPerToken = 4;
 constexpr float kEps = 1e-5f, kAlpha = 1.702f, kLimit = 7.f;
 
-struct Bench {
-  explicit Bench(const CudaBenchOptions& o, void* stream) : ctx(o.ordinal, stream), options(o) {}
-
-  // Device memory with random contents: zeros would be faster than life.
-  Tensor make(DType dtype, Shape shape, float deviation = 1.f) {
-    const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * dtype_size(dtype);
-    buffers.emplace_back(bytes, DeviceKind::kCuda, "benchmark");
-    const Tensor t(buffers.back().data(), dtype, shape, "benchmark", DeviceKind::kCuda);
-    if (dtype == DType::kI32 || dtype == DType::kI64) fill_bytes(t.data, DeviceKind::kCuda, 0, bytes, ctx.stream);
-    else if (dtype != DType::kI8) ops::fill_random(ctx, t, deviation, ++key);
-    return t;
-  }
-  Tensor integers(const std::vector<std::int32_t>& values, Shape shape) {
-    const Tensor t = make(DType::kI32, shape);
-    copy_bytes(t.data, DeviceKind::kCuda, values.data(), DeviceKind::kCpu, t.bytes(), ctx.stream);
-    synchronize(ctx.stream);
-    return t;
-  }
-  void release() {
-    synchronize(ctx.stream);
-    buffers.clear();
-  }
-
-  // One op, called with 0, 1, 2, ... so that it can take other weights each time: kCalls calls in a graph, which leaves
-  // out what launching costs.
-  // known: what a call moves and computes, where that depends on lengths in device memory.
-  void row(const std::string& name, const std::function<void(std::size_t call)>& run,
-           const std::optional<Counters>& known = {}) {
-    constexpr std::size_t kCalls = 16;
-    if (name.find(options.only) == std::string::npos) return;
-    for (std::int64_t before = -1; before != ctx.workspace.generation();) {  // until it has its size
-      before = ctx.workspace.generation();
-      run(0);
-    }
-    ctx.workspace.compact();
-    ctx.counters = {};
-    run(0);
-    const Counters once = known.value_or(ctx.counters);
-    const Graph graph = Graph::capture(ctx.stream, [&] {
-      for (std::size_t i = 0; i < kCalls; ++i) run(i);
-    });
-    Event begin = Event::create(), end = Event::create();
-    std::vector<double> times;
-    for (int i = -1; i < 9; ++i) {
-      begin.record(ctx.stream);
-      graph.launch(ctx.stream);
-      end.record(ctx.stream);
-      const double seconds = end.seconds_since(begin) / kCalls;
-      if (i >= 0) times.push_back(seconds);
-    }
-    std::nth_element(times.begin(), times.begin() + 4, times.end());
-    print(name, once, times[4]);
-  }
-
-  void print(const std::string& name, const Counters& once, double median) const {
-    const double gbps = once.bytes / median * 1e-9, gflops = once.flops / median * 1e-9;
-    const double share = std::max(gbps / limits.read_gbps, gflops / limits.fma_gflops);
-    if (options.json) {
-      JsonWriter out;
-      out.begin_object().field("work", "op").field("op", name).field("device", cuda_device_info(ctx.ordinal).name);
-      out.field("value", median * 1e6).field("unit", "us").field("gbps", gbps).field("gflops", gflops);
-      out.field("percent", share * 100).field("read_gbps", limits.read_gbps).field("fma_gflops", limits.fma_gflops);
-      fmt::print("{}\n", out.end_object().str());
-      return;
-    }
-    fmt::print("{:<44}{:>10.2f} us{:>9.1f} GB/s{:>10.1f} GFLOP/s{:>6.0f} %\n", name, median * 1e6, gbps, gflops,
-               share * 100);
-  }
-
-  Context ctx;
-  CudaBenchOptions options;
-  ops::DeviceLimits limits;
-  std::vector<Buffer> buffers;
-  std::uint64_t key = 0;
-};
-
 // Weights of so many layers that they come from memory, not from the cache, when they are read in turn.
-std::vector<Tensor> layers(Bench& b, DType dtype, Shape shape, std::size_t count = 8) {
+std::vector<Tensor> layers(CudaBench& b, DType dtype, Shape shape, std::size_t count = 8) {
   std::vector<Tensor> all;
   for (std::size_t i = 0; i < count; ++i) all.push_back(b.make(dtype, shape, 0.05f));
   return all;
 }
 
-void bench_linear(Bench& b) {
+void bench_linear(CudaBench& b) {
   const auto weights = layers(b, DType::kBF16, {kQkv, kHidden});
   const Tensor bias = b.make(DType::kBF16, {kQkv});
   for (const std::int64_t tokens : {1, 8, 64, 256, 2048, 8192}) {
@@ -118,7 +36,7 @@ void bench_linear(Bench& b) {
   b.release();
 }
 
-ops::ExpertProjection experts(Bench& b, std::int64_t out, std::int64_t in) {
+ops::ExpertProjection experts(CudaBench& b, std::int64_t out, std::int64_t in) {
   ops::ExpertProjection p;
   p.blocks = b.make(DType::kU8, {kExperts, out, in / 32, 16});
   p.scales = b.make(DType::kU8, {kExperts, out, in / 32});
@@ -129,7 +47,7 @@ ops::ExpertProjection experts(Bench& b, std::int64_t out, std::int64_t in) {
 }
 
 // Every token four different experts, all experts equally often.
-Tensor spread_indices(Bench& b, std::int64_t tokens, std::int64_t first) {
+Tensor spread_indices(CudaBench& b, std::int64_t tokens, std::int64_t first) {
   std::vector<std::int32_t> values;
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t k = 0; k < kPerToken; ++k)
@@ -138,7 +56,7 @@ Tensor spread_indices(Bench& b, std::int64_t tokens, std::int64_t first) {
   return b.integers(values, {tokens, kPerToken});
 }
 
-void bench_moe(Bench& b) {
+void bench_moe(CudaBench& b) {
   const ops::ExpertProjection gate_up = experts(b, 2 * kHidden, kHidden), down = experts(b, kHidden, kHidden);
   for (const std::int64_t tokens : {1, 8, 64, 256, 2048, 8192}) {
     const Tensor x = b.make(DType::kBF16, {tokens, kHidden}), out = b.make(DType::kF32, {tokens, kHidden});
@@ -152,7 +70,7 @@ void bench_moe(Bench& b) {
   b.release();
 }
 
-void bench_attention(Bench& b, std::int64_t sequences, std::int64_t queries, std::int64_t keys, int window) {
+void bench_attention(CudaBench& b, std::int64_t sequences, std::int64_t queries, std::int64_t keys, int window) {
   constexpr std::int64_t kBlock = 64;
   const std::int64_t per = (keys + kBlock - 1) / kBlock, blocks = sequences * per;
   std::vector<std::int32_t> starts, lengths, table;
@@ -189,7 +107,7 @@ void bench_attention(Bench& b, std::int64_t sequences, std::int64_t queries, std
   b.release();
 }
 
-void bench_rows(Bench& b) {
+void bench_rows(CudaBench& b) {
   for (const std::int64_t tokens : {1, 64, 2048}) {
     const Tensor x = b.make(DType::kBF16, {tokens, kHidden}), out = b.make(DType::kBF16, {tokens, kHidden});
     const Tensor residual = b.make(DType::kF32, {tokens, kHidden}), h = b.make(DType::kBF16, {tokens, 2 * kHidden});
@@ -216,7 +134,7 @@ void bench_rows(Bench& b) {
   }
 }
 
-void bench_sample(Bench& b) {
+void bench_sample(CudaBench& b) {
   for (const std::int64_t count : {1, 64}) {
     const Tensor logits = b.make(DType::kF32, {count, kVocabulary}, 3.f), tokens = b.make(DType::kI32, {count});
     const auto run = [&](const char* name, const ops::SamplingParams& params) {
@@ -239,7 +157,7 @@ void bench_sample(Bench& b) {
 }
 
 // The stages of one sequence's decode step.
-void bench_fused(Bench& b) {
+void bench_fused(CudaBench& b) {
   if (!ops::decode_supported(b.ctx, {kHidden, kHeads, kKvHeads, kHeadDim, kHidden, kExperts, kPerToken})) return;
   const Tensor x = b.make(DType::kF32, {1, kHidden}), norm = b.make(DType::kBF16, {kHidden});
   const Tensor q = b.make(DType::kF32, {1, kHeads, kHeadDim}), angles = b.make(DType::kF32, {1, kHeadDim / 2});
@@ -297,7 +215,7 @@ void bench_fused(Bench& b) {
 void bench_cuda_ops(const CudaBenchOptions& options) {
   use_cuda_device(options.ordinal);
   const Stream stream = Stream::create();
-  Bench b(options, stream.get());
+  CudaBench b(options, stream.get());
   b.limits = ops::measure_cuda_limits(b.ctx);
   if (!options.json) {
     fmt::print("{}: {:.1f} GB/s read, {:.1f} GFLOP/s bf16\n", cuda_device_info(options.ordinal).name,
@@ -316,6 +234,7 @@ void bench_cuda_ops(const CudaBenchOptions& options) {
   bench_rows(b);
   bench_sample(b);
   bench_fused(b);
+  bench_backward_cuda(b);
 }
 
 }  // namespace gov

@@ -82,6 +82,7 @@ struct TrainingSession {
                               static_cast<std::int64_t>(packed.image_rows.size())};
     const DType dtype = engine_options(o.common, machine).dtype;
     acts = std::make_unique<TrainingActivations>(c, sizes, recompute_of(o.recompute), Place{machine.device, dtype});
+    losses.accumulate = false;
     losses.balance = Balance::kHf;
     losses.balance_coefficient = o.aux_coefficient < 0 ? c.router_aux_loss_coef : o.aux_coefficient;
   }
@@ -147,7 +148,6 @@ int run_debug_train_steps(const Program& program, const DebugTrainingOptions& o)
   const Model model = make_model(masters.config(), std::move(weights), ctx.device, ctx.ordinal);
   std::vector<float> losses, norms;
   for (std::int64_t step = 1; step <= o.steps; ++step) {
-    gradients.zero(ctx.stream);
     const TrainingLosses now = loss_and_gradients(ctx, model, s.rows.batch(), s.losses, *s.acts, &gradients);
     const double norm = norm_of(ctx, gradients), scale = std::fmin(1, o.clip / (norm + 1e-6));
     losses.push_back(static_cast<float>(now.cross_entropy));

@@ -62,7 +62,8 @@ void moe_block(Context& ctx, const Model& model, std::int64_t layer, const Train
 }
 
 void moe_block_backward(Context& ctx, const Model& model, std::int64_t layer, const TrainingBatch& batch,
-                        TrainingActivations& acts, const Tensor& slopes, float z_slope, const MoeWeights& g) {
+                        TrainingActivations& acts, const Tensor& slopes, float z_slope, bool accumulate,
+                        const MoeWeights& g) {
   const Config& c = model.config;
   const MoeWeights& w = model.weights.layers[static_cast<std::size_t>(layer)].moe;
   const LayerActivations& a = acts.layers[static_cast<std::size_t>(layer)];
@@ -75,8 +76,8 @@ void moe_block_backward(Context& ctx, const Model& model, std::int64_t layer, co
   if (acts.recompute == Recompute::kBlock) route(ctx, model, w, batch, a, normed);
   else ops::rms_norm(ctx, mid, w.norm, c.rms_norm_eps, normed);
   ops::moe_backward(ctx, normed, indices, weights, w.gate_up, w.down, c.swiglu_alpha, c.swiglu_limit,
-                    first_pairs(a, rows), dx, dnormed, dweights, {g.gate_up.weight, g.gate_up.bias},
-                    {g.down.weight, g.down.bias});
+                    first_pairs(a, rows), dx, dnormed, dweights, {g.gate_up.weight, g.gate_up.bias, accumulate},
+                    {g.down.weight, g.down.bias, accumulate});
   ops::router_backward(ctx, normed, w.router, w.vision_bias ? batch.modality : Tensor(), logits, indices, weights,
                        dweights, slopes, z_slope,
                        {acts.dlogits.slice(0, rows), dnormed, g.router, g.router_bias, g.vision_bias});

@@ -125,14 +125,23 @@ void forward(Context& ctx, const Model& model, const TrainingBatch& b, TrainingA
   }
 }
 
-void backward(Context& ctx, const Model& model, const TrainingBatch& b, TrainingActivations& a, bool balance,
+// All but the experts' matrices, which moe_backward() overwrites.
+void zero_others(Context& ctx, const ParameterSet& gradients) {
+  for (const ParameterSet::Entry& entry : gradients.entries()) {
+    const Tensor& t = entry.tensor;
+    if (entry.spec.storage != Storage::kExpertMatrix) fill_bytes(t.data, t.device, 0, t.bytes(), ctx.stream);
+  }
+}
+
+void backward(Context& ctx, const Model& model, const TrainingBatch& b, TrainingActivations& a, const LossOptions& o,
               double z_slope, const ParameterSet& gradients) {
+  const bool balance = o.balance != Balance::kNone;
   const Depth depth = depth_of(model.config, gradients);
   for (std::int64_t layer = model.config.num_hidden_layers; layer-- > depth.lowest_layer;) {
     const LayerWeights& g = gradients.views().layers[static_cast<std::size_t>(layer)];
     if (a.recompute == Recompute::kBlock) attention_block(ctx, model, layer, b, a);
     const Tensor slopes = balance ? a.slopes.slice(layer, 1).view({model.config.num_local_experts}) : Tensor();
-    moe_block_backward(ctx, model, layer, b, a, slopes, static_cast<float>(z_slope), g.moe);
+    moe_block_backward(ctx, model, layer, b, a, slopes, static_cast<float>(z_slope), o.accumulate, g.moe);
     attention_block_backward(ctx, model, layer, b, a, g.attention);
   }
   if (depth.lowest_layer == 0) embed_backward(ctx, model, b, a, depth, gradients.views());
@@ -148,6 +157,7 @@ TrainingLosses loss_and_gradients(Context& ctx, const Model& model, const Traini
                                   const LossOptions& options, TrainingActivations& acts,
                                   const ParameterSet* gradients) {
   check_sizes(model.config, batch, acts);
+  if (gradients && !options.accumulate) zero_others(ctx, *gradients);
   forward(ctx, model, batch, acts);
   head(ctx, model, batch, acts, gradients ? &gradients->views() : nullptr);
   TrainingLosses losses;
@@ -158,8 +168,7 @@ TrainingLosses loss_and_gradients(Context& ctx, const Model& model, const Traini
   losses.z = router.z;
   if (gradients) {
     write_slopes(ctx, router, options.balance_coefficient, acts.slopes);
-    backward(ctx, model, batch, acts, options.balance != Balance::kNone, options.z_coefficient * router.z_slope,
-             *gradients);
+    backward(ctx, model, batch, acts, options, options.z_coefficient * router.z_slope, *gradients);
   }
   if (batch.loss_rows.rows() == 0) return losses;
   const std::vector<double> each = to_host(ctx, acts.losses.slice(0, batch.loss_rows.rows())),

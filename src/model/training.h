@@ -18,6 +18,7 @@ struct LossOptions {
   double balance_coefficient = 0, z_coefficient = 0;
   // Called with the batch's statistics before the losses are made of them: to add those of other ranks.
   std::function<void(RouterStatistics&)> reduce;
+  bool accumulate = true;  // false: gradients are overwritten, which is faster than zeros before; the first micro-batch
 };
 
 struct TrainingLosses {
@@ -30,9 +31,10 @@ struct TrainingLosses {
   }
 };
 
-// Runs the batch forward, and unless `gradients` is null backward: the gradients of total() are added to its tensors.
-// Parameters without a tensor are frozen, and no pass goes below the lowest that is not. The model may hold its weights
-// in any form; gradients of MXFP4 experts are those of the values they stand for. Waits for the device.
+// Runs the batch forward, and unless `gradients` is null backward: the gradients of total() are added to its tensors,
+// or without options.accumulate take the place of what is in them. Parameters without a tensor are frozen, and no pass
+// goes below the lowest that is not. The model may hold its weights in any form; gradients of MXFP4 experts are those
+// of the values they stand for. Waits for the device.
 TrainingLosses loss_and_gradients(Context& ctx, const Model& model, const TrainingBatch& batch,
                                   const LossOptions& options, TrainingActivations& acts, const ParameterSet* gradients);
 
@@ -44,9 +46,11 @@ void attention_block_backward(Context& ctx, const Model& model, std::int64_t lay
                               TrainingActivations& acts, const AttentionWeights& gradients);
 void moe_block(Context& ctx, const Model& model, std::int64_t layer, const TrainingBatch& batch,
                TrainingActivations& acts, const Tensor& out);
-// slopes: F32 [E] by the layer's sums of router probabilities, or empty; z_slope: by its sum of squares.
+// slopes: F32 [E] by the layer's sums of router probabilities, or empty; z_slope: by its sum of squares. accumulate: of
+// the experts' gradients (ops::ExpertGradients).
 void moe_block_backward(Context& ctx, const Model& model, std::int64_t layer, const TrainingBatch& batch,
-                        TrainingActivations& acts, const Tensor& slopes, float z_slope, const MoeWeights& gradients);
+                        TrainingActivations& acts, const Tensor& slopes, float z_slope, bool accumulate,
+                        const MoeWeights& gradients);
 
 // pixels to acts.embeds [N * n, H], and back from acts.dembeds (vision_training.cc). `encoder`: the gradients reach the
 // vision transformer below the pool token, too.

@@ -150,6 +150,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     float total_weight = sum[i];
     if (a.sinks) total_weight += expf(load_weight(a.sinks, a.sink_type, head) - largest[i]);
     const bool none = range[i].first >= range[i].end;
+    if (a.lse && lane == 0) a.lse[offset_of(vector) / a.dim] = none ? -INFINITY : largest[i] + logf(total_weight);
 #pragma unroll
     for (int j = 0; j < kPer; ++j) {
       const int d = lane + j * kWarp;
@@ -167,6 +168,7 @@ Attention describe(const AttentionArgs& args, const Tensor& out) {
   a.v = v.data;
   a.sinks = args.sinks.data;
   a.out = out.data;
+  a.lse = static_cast<float*>(args.lse.data);
   a.q_type = args.q.dtype;
   a.k_type = k.dtype;
   a.v_type = v.dtype;
@@ -220,7 +222,7 @@ void attention(Context& ctx, const AttentionArgs& args, const Tensor& out) {
   const Attention a = describe(args, out);
   if (a.rows == 0 || a.heads == 0 || a.sequences == 0) return;
   const std::int64_t most_rows = args.max_rows > 0 ? args.max_rows : a.rows;
-  if (most_rows <= kFewRows && attention_decode_supported(ctx, a)) attention_decode(ctx, a);
+  if (most_rows <= kFewRows && !a.lse && attention_decode_supported(ctx, a)) attention_decode(ctx, a);
   else if (attention_hopper_supported(ctx, a)) attention_hopper(ctx, a);
   else if (attention_tiles_supported(ctx, a)) attention_tiles(ctx, a);
   else attention_general(ctx, a);

@@ -364,7 +364,11 @@ __device__ void write_group(const Attention& a, const HopperPlan& plan, const Ti
     total += __shfl_xor_sync(kAllLanes, total, 1);
     total += __shfl_xor_sync(kAllLanes, total, 2);
     total += exp2f(state.sink[h] - state.largest[h] * scale);
-    inverse[h] = state.range[h].first < state.range[h].end ? 1.f / total : 0.f;
+    const bool any = state.range[h].first < state.range[h].end;
+    inverse[h] = any ? 1.f / total : 0.f;
+    const int vector = first + g + 8 * h;
+    if (a.lse && t == 0 && vector < count)
+      a.lse[offset_of(vector) / kDim] = any ? (state.largest[h] * scale + log2f(total)) / kLog2E : -INFINITY;
   }
   if (a.out_type != DType::kBF16) {
 #pragma unroll

@@ -5,7 +5,7 @@
 // copied to shared memory one ahead of the tile at hand. Scores stay in registers: as sums of Q K^T they have the
 // layout of operand A of P V. The softmax runs along, in base 2. Aim: the tensor cores, of which this path's
 // instructions reach about two thirds on Hopper.
-#include "ops/cuda/attention.cuh"
+#include "ops/cuda/attention_mma.cuh"
 
 #include <cmath>
 
@@ -16,33 +16,6 @@ constexpr int kTileThreads = 128;
 constexpr int kVectors = 64;        // of a tile
 constexpr int kKeys = 64;           // of a step
 constexpr float kNoScore = -1e30f;  // finite, so that differences are
-
-// 16 bytes to shared memory without passing registers; zeros where !valid.
-__device__ inline void copy_async(std::uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
-}
-__device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-__device__ inline void copies_wait() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
-
-__device__ inline void load_matrices(std::uint32_t from, std::uint32_t (&to)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
-__device__ inline void load_transposed(std::uint32_t from, std::uint32_t (&to)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
-
-// Rows of kDim bf16 in shared memory. Pieces of 16 bytes are exchanged within a row, so that neither rows nor columns
-// of pieces share banks.
-template <int kDim>
-__device__ inline std::uint32_t piece_offset(int row, int piece) {
-  return static_cast<std::uint32_t>(row * kDim * 2 + ((piece ^ (row & 7)) << 4));
-}
 
 // The tile of a block.
 struct Tile {
@@ -190,6 +163,8 @@ __device__ void write_vectors(const Attention& a, const Tile& tile, float scale,
     if (a.sinks) total += exp2f(load_weight(a.sinks, a.sink_type, head) * kLog2E - state.largest[half] * scale);
     const float inverse = state.range[half].first < state.range[half].end ? 1.f / total : 0.f;
     const std::int64_t at = ((tile.first_row + vector / a.group) * a.heads + head) * a.dim;
+    if (a.lse && t == 0)
+      a.lse[at / a.dim] = inverse == 0.f ? -INFINITY : (state.largest[half] * scale + log2f(total)) / kLog2E;
 #pragma unroll
     for (int d = 0; d < kDim / 8; ++d) {
       const int column = 8 * d + 2 * t;

@@ -261,8 +261,9 @@ void moe_backward(Context& ctx, const Tensor& x, const Tensor& indices, const Te
   check.distinct(weights, "weights", dweights);
   // Products of [2I, H] and [H, I]: down's dx always, the rest as wanted; gate_up again where h was not kept.
   const double wide = (h ? 0 : 1) + (dx ? 1 : 0) + (dgate_up.dweight ? 1 : 0), narrow = 1 + (ddown.dweight ? 1 : 0);
-  ctx.begin_op(bytes_of({&x, &indices, &weights, &h, &dout, &dx, &dgate_up.dweight, &dgate_up.dweight, &ddown.dweight,
-                         &ddown.dweight}) +
+  const auto times = [](const ExpertGradients& g) { return g.accumulate ? 2.0 : 1.0; };
+  ctx.begin_op(bytes_of({&x, &indices, &weights, &h, &dout, &dx}) +
+                   times(dgate_up) * bytes_of({&dgate_up.dweight}) + times(ddown) * bytes_of({&ddown.dweight}) +
                    moe_weight_bytes(s, indices, gate_up, down),
                number(indices.elements()) * (4 * wide + 2 * narrow) * number(s.hidden) * number(s.inner));
   GOV_DISPATCH(moe_backward, x, indices, weights, gate_up, down, alpha, limit, h, dout, dx, dweights, dgate_up, ddown);

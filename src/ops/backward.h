@@ -5,11 +5,11 @@
 // - `dout` is the gradient of the loss by the op's output, `dx` by its input x, and so on.
 // - Gradients of activations are F32, on CUDA those marked "act" also BF16, each on its own: the residual stream's stay
 //   F32 beside BF16 activations. They are overwritten unless the comment says "added to".
-// - Gradients of weights are F32 in the shape of the weight and are always added to: accumulation over micro-batches
-//   needs no other op. Whatever the type of the weight itself.
+// - Gradients of weights are F32 in the shape of the weight and are added to: accumulation over micro-batches needs no
+//   other op. Whatever the type of the weight itself. Those of experts, by far the largest, can be overwritten instead.
 // - An empty gradient tensor is not wanted (a frozen weight, the first layer's input): its work is left out.
-// - The same call twice gives the same bits on every device; on the CPU also whatever the thread count. No atomics on
-//   floating point.
+// - The same call twice gives the same bits on every device; on the CPU also whatever the thread count. No sum's order
+//   is left to atomics on floating point: one that adds to an element is the only one of its kernel to do so.
 // - Formulas follow from ops.h; tests/ops differentiates ops/reference/math.h by complex steps and compares.
 
 #include "ops/ops.h"
@@ -80,8 +80,9 @@ void swiglu_backward(Context& ctx, const Tensor& h, float alpha, float limit, co
 // Gradients of one projection of all experts: dense whatever the form of the weight itself. Given for an MXFP4
 // projection they are those of the values that were multiplied (straight-through).
 struct ExpertGradients {
-  Tensor dweight;  // F32 [E, out, in] or empty
-  Tensor dbias;    // F32 [E, out] or empty
+  Tensor dweight;          // F32 [E, out, in] or empty
+  Tensor dbias;            // F32 [E, out] or empty
+  bool accumulate = true;  // false: both are overwritten, with zeros for experts without rows
 };
 
 // moe() that keeps what its derivative would compute again: h act [T*K, 2I], the first products with their biases,

@@ -1,4 +1,5 @@
 // MXFP4 experts as BF16, made once when a model is loaded, for the large batches whose products read them many times.
+#include "ops/cuda/expand.cuh"
 #include "ops/cuda/support.cuh"
 #include "ops/device_only.h"
 
@@ -7,12 +8,9 @@ namespace {
 
 using namespace cuda;
 
-// e2m1 code to its value: sign, two bits of exponent, one of mantissa.
-__device__ float code_value(std::uint32_t code) {
-  const std::uint32_t exponent = code >> 1 & 3, mantissa = code & 1;
-  const float magnitude = exponent == 0
-                              ? 0.5f * static_cast<float>(mantissa)
-                              : ldexpf(1.f + 0.5f * static_cast<float>(mantissa), static_cast<int>(exponent) - 1);
+// An e2m1 code's value: its three low bits are exponent and mantissa of a tiny number.
+__device__ inline float code_value(std::uint32_t code, float factor) {
+  const float magnitude = __uint_as_float((code & 7) << 22) * 0x1p126f * factor;
   return code & 8 ? -magnitude : magnitude;
 }
 
@@ -20,14 +18,16 @@ __device__ float code_value(std::uint32_t code) {
 __global__ void expand_kernel(const std::uint32_t* blocks, const std::uint8_t* scales, uint4* out,
                               std::int64_t quarters) {
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  grid_dependency_wait();
+  grid_dependency_launch();
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < quarters; i += stride) {
     const std::uint32_t packed = blocks[i];
-    const int exponent = static_cast<int>(scales[i / 4]) - 127;
+    const std::uint32_t scale = scales[i / 4];
+    const float factor = scale == 0 ? 0x1p-127f : __uint_as_float(scale << 23);
     std::uint32_t words[4];
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
-      const float low = ldexpf(code_value(packed >> (8 * w) & 15), exponent);
-      const float high = ldexpf(code_value(packed >> (8 * w + 4) & 15), exponent);
+      const float low = code_value(packed >> (8 * w), factor), high = code_value(packed >> (8 * w + 4), factor);
       const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
       words[w] = reinterpret_cast<const std::uint32_t&>(pair);
     }
@@ -35,15 +35,26 @@ __global__ void expand_kernel(const std::uint32_t* blocks, const std::uint8_t* s
   }
 }
 
+void expand(Context& ctx, const char* op, const void* blocks, const void* scales, std::int64_t count, void* out) {
+  const std::int64_t quarters = count * 4;
+  const std::int64_t grid = std::min<std::int64_t>(ceil_div(quarters, 256), 32 * device_of(ctx).multiprocessors);
+  launch(ctx, op, expand_kernel, {dim3(static_cast<unsigned>(grid)), dim3(256), 0, true},
+         static_cast<const std::uint32_t*>(blocks), static_cast<const std::uint8_t*>(scales), static_cast<uint4*>(out),
+         quarters);
+}
+
 }  // namespace
+
+void cuda::expand_experts(Context& ctx, const char* op, const ExpertProjection& p, std::int64_t first,
+                          std::int64_t count, void* out) {
+  const std::int64_t blocks = p.out_features() * p.in_features() / 32;
+  expand(ctx, op, static_cast<const std::uint8_t*>(p.blocks.data) + first * blocks * 16,
+         static_cast<const std::uint8_t*>(p.scales.data) + first * blocks, count * blocks, out);
+}
 
 void expand_mxfp4(Context& ctx, const Tensor& blocks, const Tensor& scales, const Tensor& out) {
   ctx.begin_op(static_cast<double>(blocks.bytes() + scales.bytes() + out.bytes()), 0);
-  const std::int64_t quarters = scales.elements() * 4;
-  const std::int64_t grid = std::min<std::int64_t>(ceil_div(quarters, 256), 32 * device_of(ctx).multiprocessors);
-  launch(ctx, "expand_mxfp4", expand_kernel, {dim3(static_cast<unsigned>(grid)), dim3(256)},
-         static_cast<const std::uint32_t*>(blocks.data), static_cast<const std::uint8_t*>(scales.data),
-         static_cast<uint4*>(out.data), quarters);
+  expand(ctx, "expand_mxfp4", blocks.data, scales.data, scales.elements(), out.data);
 }
 
 }  // namespace gov::ops

@@ -4,6 +4,7 @@
 #include "ops/moe_cpu.h"
 #include "ops/ops_list.h"
 #include "ops/product_cpu.h"
+#include "tensor/device.h"
 
 namespace gov::ops {
 namespace {
@@ -39,6 +40,8 @@ void input_gradient(Context& ctx, const Routing& routing, const ExpertProjection
 
 void weight_gradients(Context& ctx, const Routing& routing, const ExpertProjection& p, const float* dout,
                       const float* x, const ExpertGradients& to) {
+  for (const Tensor* t : {&to.dweight, &to.dbias})
+    if (!to.accumulate && *t) fill_bytes(t->data, DeviceKind::kCpu, 0, t->bytes(), nullptr);
   const std::int64_t out = p.out_features(), in = p.in_features();
   std::vector<Product> products;
   std::vector<ColumnSum> sums;

@@ -96,7 +96,7 @@ Routing sort(Context& ctx, const MoeShape& m, const Tensor& indices, int rows) {
   const std::int64_t table = std::max<std::int64_t>(m.experts, 1) * static_cast<std::int64_t>(sizeof(int));
   const std::int64_t warps =
       std::max<std::int64_t>(1, std::min({std::int64_t{32}, ceil_div(m.pairs, kWarp), kMostShared / table - 1}));
-  launch(ctx, "moe", sort_pairs,
+  launch(ctx, "moe", sort_pairs<1>,
          {dim3(1), dim3(static_cast<unsigned>(warps * kWarp)), static_cast<std::size_t>((warps + 1) * table), true},
          indices.as<std::int32_t>(), rows, r);
   return r;

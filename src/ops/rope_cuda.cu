@@ -1,4 +1,5 @@
-// Positions and the cache: rope_table, rope, kv_append. All bound by memory, or by latency where there are few rows.
+// Positions and the cache: rope_table, rope and its derivative, kv_append. All bound by memory, or by latency where
+// there are few rows.
 #include "ops/cuda/vectors.cuh"
 
 namespace gov::ops::cuda {
@@ -25,8 +26,8 @@ __global__ void __launch_bounds__(kThreads)
   sin[i] = static_cast<float>(s) * factor;
 }
 
-// Rotates x [rows, heads, 2 * half] in place; a thread does kCount pairs.
-template <int kCount, class T>
+// Rotates x [rows, heads, 2 * half] in place, with kBack the other way; a thread does kCount pairs.
+template <int kCount, bool kBack, class T>
 __global__ void __launch_bounds__(kThreads)
     rope_kernel(const float* __restrict__ cos, const float* __restrict__ sin, std::int64_t rows, std::int64_t heads,
                 std::int64_t half, T* __restrict__ x) {
@@ -44,9 +45,9 @@ __global__ void __launch_bounds__(kThreads)
   load_row(sin + row * half + d, s);
 #pragma unroll
   for (int j = 0; j < kCount; ++j) {
-    const float x0 = a[j], x1 = b[j];
-    a[j] = x0 * c[j] - x1 * s[j];
-    b[j] = x1 * c[j] + x0 * s[j];
+    const float x0 = a[j], x1 = b[j], sine = kBack ? -s[j] : s[j];
+    a[j] = x0 * c[j] - x1 * sine;
+    b[j] = x1 * c[j] + x0 * sine;
   }
   store_row(first, a);
   store_row(second, b);
@@ -96,6 +97,21 @@ void append(Context& ctx, const AppendShape& shape, const Tensor& k, const Tenso
   });
 }
 
+template <bool kBack>
+void rotate(Context& ctx, const char* op, const Tensor& cos, const Tensor& sin, const Tensor& x) {
+  const std::int64_t rows = x.shape[0], heads = x.shape[1], half = x.shape[2] / 2;
+  if (rows * heads * half == 0) return;
+  dispatch_act(x.dtype, [&](auto type) {
+    dispatch_vector(vectorizable(half, cos, sin, x), [&](auto count) {
+      using T = decltype(type);
+      constexpr int kCount = decltype(count)::value;
+      launch(ctx, op, rope_kernel<kCount, kBack, T>,
+             {grid_for(rows * heads * (half / kCount)), dim3(kThreads), 0, true}, cos.as<float>(), sin.as<float>(),
+             rows, heads, half, static_cast<T*>(x.data));
+    });
+  });
+}
+
 }  // namespace
 
 void rope_table(Context& ctx, const Tensor& positions, const Tensor& inv_freq, float factor, const Tensor& cos,
@@ -107,16 +123,11 @@ void rope_table(Context& ctx, const Tensor& positions, const Tensor& inv_freq, f
 }
 
 void rope(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& x) {
-  const std::int64_t rows = x.shape[0], heads = x.shape[1], half = x.shape[2] / 2;
-  if (rows * heads * half == 0) return;
-  dispatch_act(x.dtype, [&](auto type) {
-    dispatch_vector(vectorizable(half, cos, sin, x), [&](auto count) {
-      using T = decltype(type);
-      constexpr int kCount = decltype(count)::value;
-      launch(ctx, "rope", rope_kernel<kCount, T>, {grid_for(rows * heads * (half / kCount)), dim3(kThreads), 0, true},
-             cos.as<float>(), sin.as<float>(), rows, heads, half, static_cast<T*>(x.data));
-    });
-  });
+  rotate<false>(ctx, "rope", cos, sin, x);
+}
+
+void rope_backward(Context& ctx, const Tensor& cos, const Tensor& sin, const Tensor& dx) {
+  rotate<true>(ctx, "rope_backward", cos, sin, dx);
 }
 
 void kv_append(Context& ctx, const Tensor& k, const Tensor& v, const Tensor& slots, const Tensor& k_cache,

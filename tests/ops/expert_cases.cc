@@ -148,6 +148,7 @@ std::vector<OpCase> expert_cases() {
     moe(fmt::format("{}_odd", dtype_name(dtype)), {7, 3, 5, 33, 35, false, dtype});
     moe(fmt::format("{}_one", dtype_name(dtype)), {1, 1, 1, 1, 1, false, dtype});
   }
+  moe("dense_one_expert_many_tokens", {9100, 1, 1, 16, 16, false, DType::kBF16});
   moe("dense_many_tokens", {150, 2, 2, 40, 50, false, DType::kBF16});
   moe("mxfp4_small", {5, 4, 6, 96, 32, true, DType::kBF16});
   moe("mxfp4_single_token", {1, 4, 8, 160, 96, true, DType::kBF16});

@@ -69,7 +69,9 @@ class Twins {
   Tensor translate(const Tensor& t);
   ops::AttentionArgs translate(ops::AttentionArgs args);
   ops::ExpertProjection translate(ops::ExpertProjection p);
-  ops::ExpertGradients translate(const ops::ExpertGradients& g) { return {translate(g.dweight), translate(g.dbias)}; }
+  ops::ExpertGradients translate(const ops::ExpertGradients& g) { 
+    return {translate(g.dweight), translate(g.dbias), g.accumulate};
+  }
   ops::RouterGradients translate(ops::RouterGradients g);
   // What an op takes in place of this argument.
   template <class T>

@@ -11,6 +11,7 @@ namespace gov::ops::cuda {
 struct Attention {
   const void *q, *k, *v, *sinks;  // k, v: matrices of rows of `dim` numbers, cached or packed; sinks may be null
   void* out;
+  float* lse;  // [rows, heads] or null
   DType q_type, k_type, v_type, sink_type, out_type;
   const std::int32_t *cu_seqlens, *kv_lens;
   const std::int32_t* block_tables;  // null: k and v are packed like q

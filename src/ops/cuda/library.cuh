@@ -34,6 +34,16 @@ struct LtPlan {
   cublasLtMatmulAlgo_t algo{};
 };
 
+// One product c (+)= op(a) op(b) of multiply(), row-major: what a choice of algorithm depends on.
+struct MatmulKey {
+  std::int64_t m, n, k, pitch_a, pitch_b;
+  bool transposed_a, transposed_b, accumulate;
+  DType out_type;
+  int alignment;  // of all pointers, in bytes, at most 16
+  auto operator<=>(const MatmulKey&) const = default;
+};
+struct Matmul;
+
 struct Library {
   Library();
   ~Library();
@@ -43,6 +53,7 @@ struct Library {
   cublasLtHandle_t lt = nullptr;
   Buffer lt_workspace;
   std::map<LtKey, LtPlan> plans;
+  std::map<MatmulKey, std::shared_ptr<Matmul>> matmuls;  // null: cublasLt has no algorithm for it
   std::vector<Buffer> counters;   // the last is current; captured graphs may hold addresses of older ones
   std::shared_ptr<void> sampler;  // of sample()
 };

@@ -17,9 +17,13 @@ struct Routing {
   int* slot_of_pair;   // [T * K], -1 = skipped
   int* pair_of_slot;   // [T * K]
   int experts, pairs;  // pairs = T * K
+  int* counts;         // [E]: rows of each expert, or null
 };
 
-// Chunks of one expert have equally many rows but the last, in multiples of 8.
+// Chunks of one expert have equally many rows but the last, in multiples of 8. The last has at least one, whatever the
+// number of rows: with chunks = ceil(rows / most), most a multiple of 8, the others' rounding up takes less than 8
+// (chunks - 1) rows, fewer than the last has while chunks < most / 8; and from there on rows / chunks > most - 8, so that
+// each of the others has `most`.
 __device__ inline int rows_per_chunk(int rows, int chunks) { return ((rows + chunks - 1) / chunks + 7) / 8 * 8; }
 
 // The expert that owns chunk `chunk`: the last e with chunks[e] <= chunk.
@@ -33,8 +37,12 @@ __device__ inline int expert_of_chunk(const int* chunks, int experts, int chunk)
   return low;
 }
 
+// With kUnit > 1 each expert's slots are padded to a multiple: the offsets are multiples, and the pair of a padding
+// slot is -1.
+//
 // One block. Each warp counts, later places, one contiguous run of pairs in its own histogram, so the order is that of
 // the pairs whatever the number of warps. Shared memory: (warps + 1) * experts ints. Bound by latency: 2 to 8 us.
+template <int kUnit>
 __global__ void __launch_bounds__(1024) sort_pairs(const std::int32_t* indices, int chunk_rows, Routing r) {
   extern __shared__ int histograms[];
   const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -82,7 +90,8 @@ __global__ void __launch_bounds__(1024) sort_pairs(const std::int32_t* indices, 
     int slots = 0, chunks = 0;
     for (int first = 0; first < r.experts; first += kWarp) {
       const int e = first + lane, count = e < r.experts ? totals[e] : 0, parts = (count + chunk_rows - 1) / chunk_rows;
-      int slots_to = count, chunks_to = parts;
+      const int room = (count + kUnit - 1) / kUnit * kUnit;
+      int slots_to = room, chunks_to = parts;
       for (int offset = 1; offset < kWarp; offset *= 2) {
         const int s = __shfl_up_sync(kAllLanes, slots_to, offset), c = __shfl_up_sync(kAllLanes, chunks_to, offset);
         if (lane >= offset) {
@@ -91,8 +100,10 @@ __global__ void __launch_bounds__(1024) sort_pairs(const std::int32_t* indices, 
         }
       }
       if (e < r.experts) {
-        totals[e] = slots + slots_to - count;
+        totals[e] = slots + slots_to - room;
         r.offsets[e] = totals[e];
+        if (r.counts) r.counts[e] = count;
+        for (int i = count; i < room; ++i) r.pair_of_slot[totals[e] + i] = -1;
         r.chunks[e] = chunks + chunks_to - parts;
       }
       slots += __shfl_sync(kAllLanes, slots_to, kWarp - 1);

@@ -94,6 +94,11 @@ __device__ inline void tile_copy_3d(std::uint32_t to, const CUtensorMap* map, in
       "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier), "l"(policy)
       : "memory");
 }
+// Brings a tile into the L2 cache.
+__device__ inline void tile_prefetch_3d(const CUtensorMap* map, int x, int y, int z) {
+  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)
+               : "memory");
+}
 // To the same offset in every block of the cluster that `blocks` names; each block's own barrier counts its bytes.
 __device__ inline void tile_multicast_2d(std::uint32_t to, const CUtensorMap* map, int x, int y, std::uint32_t barrier,
                                          std::uint16_t blocks, std::uint64_t policy) {
@@ -104,9 +109,22 @@ __device__ inline void tile_multicast_2d(std::uint32_t to, const CUtensorMap* ma
       : "memory");
 }
 
+__device__ inline void tile_multicast_3d(std::uint32_t to, const CUtensorMap* map, int x, int y, int z,
+                                         std::uint32_t barrier, std::uint16_t blocks, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+      ".L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6, %7;" ::"r"(to),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier), "h"(blocks), "l"(policy)
+      : "memory");
+}
+
 // The low half of the descriptor of a K-major operand in shared memory: rows of 128 bytes, swizzled by 128, eight rows
 // a kilobyte. 16 elements further in k are 32 bytes further: + 2. (The high half is a constant in wgmma.cuh.)
 __device__ inline std::uint32_t operand(std::uint32_t address) { return (address & 0x3ffff) >> 4 | 1u << 16; }
+
+// The same of an operand whose rows are along k, 64 elements each, of which there are several tiles of 64 rows one
+// behind the other: 16 rows further in k are 2 KB further: + 128.
+__device__ inline std::uint32_t operand_along_k(std::uint32_t address) { return (address & 0x3ffff) >> 4 | 512u << 16; }
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

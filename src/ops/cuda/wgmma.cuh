@@ -1,6 +1,7 @@
 #pragma once
 // wgmma.mma_async of bf16 with F32 sums, one overload a width: d += A B^T with A 64 x 16 from shared memory (ss) or from
-// registers (rs) and B N x 16 from shared memory, both K-major. d: the first N / 2 sums of the thread.
+// registers (rs) and B N x 16 from shared memory, both K-major, or where kTransposed.. says so M- or N-major. d: the
+// first N / 2 sums of the thread.
 // Written by a script: every width is an instruction of its own with N / 2 operands.
 
 #include <cstdint>
@@ -246,30 +247,30 @@ __device__ inline void wgmma_rs(Columns<192>, float (&d)[kSize], const std::uint
         "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<16>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
       ".reg .b64 da, db;\n\tmov.b64 da, {%8, 0x40000040};\n\tmov.b64 db, {%9, 0x40000040};\n\t"
       "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %10, %11;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<32>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
       ".reg .b64 da, db;\n\tmov.b64 da, {%16, 0x40000040};\n\tmov.b64 db, {%17, 0x40000040};\n\t"
       "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %18, %19;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<48>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -277,13 +278,13 @@ __device__ inline void wgmma_ss(Columns<48>, float (&d)[kSize], std::uint32_t a,
       "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
       "%22, %23}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %26, %27;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<64>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -291,14 +292,14 @@ __device__ inline void wgmma_ss(Columns<64>, float (&d)[kSize], std::uint32_t a,
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %34, %35;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
         "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<80>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -306,15 +307,15 @@ __device__ inline void wgmma_ss(Columns<80>, float (&d)[kSize], std::uint32_t a,
       "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %42, %43;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
         "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
         "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<96>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -323,16 +324,16 @@ __device__ inline void wgmma_ss(Columns<96>, float (&d)[kSize], std::uint32_t a,
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
       "%42, %43, %44, %45, %46, %47}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %50, %51;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
         "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
         "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
         "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<112>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -341,7 +342,7 @@ __device__ inline void wgmma_ss(Columns<112>, float (&d)[kSize], std::uint32_t a
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %58, %59;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -349,9 +350,9 @@ __device__ inline void wgmma_ss(Columns<112>, float (&d)[kSize], std::uint32_t a
         "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
         "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
         "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<128>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -361,7 +362,7 @@ __device__ inline void wgmma_ss(Columns<128>, float (&d)[kSize], std::uint32_t a
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %66, %67;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -370,9 +371,9 @@ __device__ inline void wgmma_ss(Columns<128>, float (&d)[kSize], std::uint32_t a
         "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
         "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
         "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<144>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -382,7 +383,7 @@ __device__ inline void wgmma_ss(Columns<144>, float (&d)[kSize], std::uint32_t a
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %74, %75;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -392,9 +393,9 @@ __device__ inline void wgmma_ss(Columns<144>, float (&d)[kSize], std::uint32_t a
         "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
         "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]),
         "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<160>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -404,7 +405,7 @@ __device__ inline void wgmma_ss(Columns<160>, float (&d)[kSize], std::uint32_t a
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %82, %83;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -415,9 +416,9 @@ __device__ inline void wgmma_ss(Columns<160>, float (&d)[kSize], std::uint32_t a
         "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]),
         "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), "+f"(d[72]),
         "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<176>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -428,7 +429,7 @@ __device__ inline void wgmma_ss(Columns<176>, float (&d)[kSize], std::uint32_t a
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
       "%82, %83, %84, %85, %86, %87}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %90, %91;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -440,9 +441,9 @@ __device__ inline void wgmma_ss(Columns<176>, float (&d)[kSize], std::uint32_t a
         "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), "+f"(d[72]),
         "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]),
         "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<192>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -453,7 +454,7 @@ __device__ inline void wgmma_ss(Columns<192>, float (&d)[kSize], std::uint32_t a
       "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
       "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
       "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %98, %99;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -466,9 +467,9 @@ __device__ inline void wgmma_ss(Columns<192>, float (&d)[kSize], std::uint32_t a
         "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]),
         "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]),
         "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<208>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -480,7 +481,7 @@ __device__ inline void wgmma_ss(Columns<208>, float (&d)[kSize], std::uint32_t a
       "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
       "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "
       "%101, %102, %103}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %106, %107;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -494,9 +495,9 @@ __device__ inline void wgmma_ss(Columns<208>, float (&d)[kSize], std::uint32_t a
         "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]),
         "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]),
         "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<224>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -508,7 +509,7 @@ __device__ inline void wgmma_ss(Columns<224>, float (&d)[kSize], std::uint32_t a
       "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
       "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "
       "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %114, %115;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -523,9 +524,9 @@ __device__ inline void wgmma_ss(Columns<224>, float (&d)[kSize], std::uint32_t a
         "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]),
         "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]),
         "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<240>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -538,7 +539,7 @@ __device__ inline void wgmma_ss(Columns<240>, float (&d)[kSize], std::uint32_t a
       "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "
       "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "
       "%117, %118, %119}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %122, %123;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -554,9 +555,9 @@ __device__ inline void wgmma_ss(Columns<240>, float (&d)[kSize], std::uint32_t a
         "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]),
         "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]),
         "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
-template <int kSize>
+template <int kTransposedA = 0, int kTransposedB = 0, int kSize>
 __device__ inline void wgmma_ss(Columns<256>, float (&d)[kSize], std::uint32_t a, std::uint32_t b) {
   asm volatile(
       "{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"
@@ -569,7 +570,7 @@ __device__ inline void wgmma_ss(Columns<256>, float (&d)[kSize], std::uint32_t a
       "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "
       "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "
       "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "da, db, p, 1, 1, 0, 0;\n\t}"
+      "da, db, p, 1, 1, %130, %131;\n\t}"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
         "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
         "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
@@ -587,7 +588,7 @@ __device__ inline void wgmma_ss(Columns<256>, float (&d)[kSize], std::uint32_t a
         "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]),
         "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]),
         "+f"(d[126]), "+f"(d[127])
-      : "r"(a), "r"(b));
+      : "r"(a), "r"(b), "n"(kTransposedA), "n"(kTransposedB));
 }
 #endif
 // clang-format on
