@@ -11,6 +11,7 @@
 #include "io/mapped_file.h"
 #include "model/parameters.h"
 #include "model/random.h"
+#include "train/export_model.h"
 
 namespace gov::cli {
 namespace {
@@ -171,28 +172,6 @@ std::string preprocessor_config(const Config& c) {
   return json.end_object().take() + "\n";
 }
 
-void copy_tokenizer(CheckpointWriter& writer, const std::filesystem::path& source) {
-  constexpr std::uint64_t kMaxBytes = 256u << 20;
-  if (!std::filesystem::is_directory(source)) {
-    writer.add_file(source.filename().string(), read_text_file(source, kMaxBytes));
-    const auto merges = source.parent_path() / "merges.txt";
-    if (source.filename() == "vocab.json") writer.add_file("merges.txt", read_text_file(merges, kMaxBytes));
-    return;
-  }
-  static constexpr const char* kNames[] = {
-      "tokenizer.json",          "vocab.json",         "merges.txt", "tokenizer_config.json",
-      "special_tokens_map.json", "chat_template.jinja"};
-  for (const char* name : kNames) {
-    if (std::filesystem::is_regular_file(source / name))
-      writer.add_file(name, read_text_file(source / name, kMaxBytes));
-  }
-  for (const auto& entry : std::filesystem::directory_iterator(source)) {
-    if (entry.path().extension() == ".tiktoken") {
-      writer.add_file(entry.path().filename().string(), read_text_file(entry.path(), kMaxBytes));
-    }
-  }
-}
-
 int run_synth(const Program& program, const SynthOptions& o) {
   std::optional<Tokenizer> tokenizer;
   if (!o.tokenizer.empty()) tokenizer = Tokenizer::load(o.tokenizer);
@@ -211,7 +190,7 @@ int run_synth(const Program& program, const SynthOptions& o) {
   writer.add_file("config.json", config_json(config));
   writer.add_file("generation_config.json", generation_config(config));
   if (config.use_vision) writer.add_file("preprocessor_config.json", preprocessor_config(config));
-  if (tokenizer) copy_tokenizer(writer, o.tokenizer);
+  if (tokenizer) train::copy_tokenizer_files(writer, o.tokenizer);
   writer.finish();
   const double seconds = timer.seconds();
   if (o.common.json) {

@@ -74,6 +74,8 @@ void copy_bytes(void* to, DeviceKind to_device, const void* from, DeviceKind fro
 void fill_bytes(void* to, DeviceKind device, int value, std::size_t bytes, void* stream);
 // Waits for everything in the stream; reports what failed in it as Error kDevice.
 void synchronize(void* stream);
+// Waits for everything that the current device was given, in any stream.
+void synchronize_device();
 
 // A point in a stream: when the work before it is done, and how much time lies between two such points. Move-only.
 class Event {

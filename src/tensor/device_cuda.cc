@@ -128,6 +128,7 @@ void fill_bytes(void* to, DeviceKind device, int value, std::size_t bytes, void*
 void synchronize(void* stream) {
   check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "waiting for the device");
 }
+void synchronize_device() { check(cudaDeviceSynchronize(), "waiting for the device"); }
 
 Event Event::create() {
   Event event;

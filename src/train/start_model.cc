@@ -42,7 +42,13 @@ std::shared_ptr<const SampleRules> rules_of(const StartFiles& files, const DataC
 }
 
 Model start_weights(const TrainConfig& config, const StartFiles& files, ThreadPool& pool, const Log& log) {
-  if (!files.random) return load_model(files.folder, pool, log);
+  if (!files.random) {
+    Model model = load_model(files.folder, pool, log);
+    if (model.config.use_vision != files.config.use_vision)
+      fail(ErrorCode::kInvalidArgument, "model.base: '{}' has no image encoder, its config.json says use_vision",
+           path_text(files.folder));
+    return model;
+  }
   Config dense = files.config;
   dense.mxfp4_experts = false;  // codes drawn at random are no normal distribution
   dense.dtype = "float32";

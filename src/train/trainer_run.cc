@@ -50,7 +50,7 @@ void Trainer::save() {
   const auto values = std::make_shared<const ParameterSet>(model_->values(ctx_, start ? &*start : nullptr));
   store_.save(state_.step, tensors(), state_.json(),
               [values, files = plan_.files, form = export_form(plan_)](const std::filesystem::path& into) {
-                export_model(into / "model", files.config, *values, form, files.folder, files.tokenizer);
+                export_model(into / "model", files.config, *values, form, {files.folder, files.tokenizer});
               });
   saved_step_ = state_.step;
 }
