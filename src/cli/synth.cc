@@ -8,7 +8,6 @@
 #include "cli/format.h"
 #include "cli/progress.h"
 #include "io/checkpoint.h"
-#include "io/mapped_file.h"
 #include "model/parameters.h"
 #include "model/random.h"
 #include "train/export_model.h"
