@@ -75,7 +75,7 @@ void run(const std::string& folder, double seconds, const char* examples) {
   std::int64_t images = 0, rows = 0;
   for (timer = Timer(); timer.seconds() < seconds;) {
     const auto batch = loader.next();
-    images += batch->images;
+    images += static_cast<std::int64_t>(batch->images.size());
     rows += batch->rows();
   }
   row("nano_batches", static_cast<double>(images) / timer.seconds(), "pictures/s", usable_cores());

@@ -35,6 +35,8 @@ DeviceSampler::DeviceSampler() = default;
 DeviceSampler::~DeviceSampler() = default;
 DeviceSampler::DeviceSampler(DeviceSampler&&) noexcept = default;
 DeviceSampler& DeviceSampler::operator=(DeviceSampler&&) noexcept = default;
-DeviceLimits measure_cuda_limits(Context&) { fail(ErrorCode::kUnsupported, "built without CUDA: no device to measure"); }
+DeviceLimits measure_cuda_limits(Context&) {
+  fail(ErrorCode::kUnsupported, "built without CUDA: no device to measure");
+}
 
 }  // namespace gov::ops

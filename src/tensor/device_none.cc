@@ -30,11 +30,11 @@ PinnedBuffer::~PinnedBuffer() { std::free(data_); }
 
 void copy_bytes(void* to, DeviceKind to_device, const void* from, DeviceKind from_device, std::size_t bytes, void*) {
   if (to_device != DeviceKind::kCpu || from_device != DeviceKind::kCpu) refuse("no copy");
-  std::memcpy(to, from, bytes);
+  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void fill_bytes(void* to, DeviceKind device, int value, std::size_t bytes, void*) {
   if (device != DeviceKind::kCpu) refuse("no fill");
-  std::memset(to, value, bytes);
+  if (bytes > 0) std::memset(to, value, bytes);
 }
 void synchronize(void*) {}
 void synchronize_device() {}

@@ -38,6 +38,22 @@ std::vector<std::string> words_of(std::string_view answer) {
   return split(answer, ", ");
 }
 
+// Whether a list has the item, as a whole: items themselves may hold commas and "and".
+bool lists(std::string_view answer, const std::string& item) {
+  const std::string capital = capitalised(item);
+  if (answer.starts_with(capital) || answer.starts_with(item)) {
+    const std::string_view rest = answer.substr(item.size());
+    if (rest.empty() || rest.starts_with(", ") || rest.starts_with(" and ")) return true;
+  }
+  for (std::size_t at = answer.find(item); at != std::string_view::npos; at = answer.find(item, at + 1)) {
+    const std::string_view before = answer.substr(0, at), rest = answer.substr(at + item.size());
+    if ((before.ends_with(", ") || before.ends_with(" and ")) &&
+        (rest.empty() || rest.starts_with(", ") || rest.starts_with(" and ")))
+      return true;
+  }
+  return false;
+}
+
 bool has(const std::vector<std::string>& list, const std::string& word) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
@@ -128,17 +144,9 @@ void NanoScores::add_label(const NanoConcept& c, std::string_view answer) {
 void NanoScores::add_list(const Scene& scene, const NanoQuestion& question, std::string_view answer) {
   add_figure(fmt::format("list_exact_{}", scene.pictures.size()), answer == question.answer ? 1 : 0);
   if (answer.ends_with('.')) answer.remove_suffix(1);
-  std::vector<std::string> items;
-  for (const std::string& piece : split(answer, ", "))
-    for (std::string& item : split(piece, " and ")) items.push_back(std::move(item));
   double found = 0;
-  for (const std::size_t picture : scene.pictures) {
-    const std::string want = with_article(data_.concept_of(picture).label);
-    // A label with "and" in it is in pieces here; the whole text still has it.
-    if (has(items, want) || has(items, capitalised(want)) ||
-        (want.find(" and ") != std::string::npos && answer.find(want) != std::string_view::npos))
-      ++found;
-  }
+  for (const std::size_t picture : scene.pictures)
+    found += lists(answer, with_article(data_.concept_of(picture).label)) ? 1 : 0;
   add_figure("list_item_recall", found / static_cast<double>(scene.pictures.size()));
 }
 

@@ -33,8 +33,10 @@ bool is_plural(std::string_view label) {
       "bus",      "trolleybus", "minibus", "cactus", "octopus",      "lotus",      "hibiscus",    "abacus", "compass",
       "Claus",    "princess",   "glass",   "dress",  "cross",        "kiss",       "minus",       "plus",   "address",
       "wireless", "news",       "virus",   "canvas", "fleur-de-lis", "rhinoceros", "hippopotamus"};
+  static constexpr const char* kOne[] = {"person", "man", "woman", "child"};
   static constexpr const char* kPlural[] = {"people", "men", "women", "children", "teeth", "dice", "feet"};
   if (is_one_of(first_word(label), kPlural)) return true;
+  if (is_one_of(first_word(label), kOne)) return false;  // "person lifting weights"
   if (label.starts_with("two ") || label.starts_with("hundred ")) return true;
   const std::string_view head = head_word(label);
   return is_one_of(head, kPlural) || (head.ends_with('s') && !is_one_of(head, kSingular));

@@ -23,9 +23,9 @@ bool BatchPacker::add(std::span<const Sample> samples) {
 }
 
 std::int64_t BatchPacker::image_index(const SharedPixels& image) {
-  const auto [it, is_new] = index_of_.try_emplace(image.get(), static_cast<std::int64_t>(images_.size()));
+  const auto [it, is_new] = index_of_.try_emplace(image.get(), static_cast<std::int64_t>(batch_.images.size()));
   if (is_new) {
-    images_.push_back(image);
+    batch_.images.push_back(image);
     uses_.push_back(0);
   }
   return it->second;
@@ -69,15 +69,20 @@ void BatchPacker::add_document(const Sample& sample) {
 }
 
 PackedBatch BatchPacker::take() {
-  batch_.images = static_cast<std::int64_t>(images_.size());
-  for (const SharedPixels& image : images_) batch_.pixels.insert(batch_.pixels.end(), image->begin(), image->end());
   PackedBatch out = std::move(batch_);
   batch_ = {};
   batch_.cu_seqlens = {0};
-  images_.clear();
   index_of_.clear();
   uses_.clear();
   return out;
+}
+
+void copy_pixels(const PackedBatch& batch, std::span<float> out) {
+  float* to = out.data();
+  for (const SharedPixels& image : batch.images) {
+    GOV_DCHECK(to + image->size() <= out.data() + out.size());
+    to = std::copy(image->begin(), image->end(), to);
+  }
 }
 
 }  // namespace gov::train

@@ -26,15 +26,18 @@ struct PackedBatch {
   std::vector<std::int32_t> targets;     // [T], what row t is to predict, kNoTarget for nothing
   std::vector<float> row_weights;        // [T], weight of that prediction, 0 where there is none
   std::vector<ImageCopy> image_copies;
-  std::vector<float> pixels;  // [images, 3, height, width], each picture once, in order of first use
-  std::int64_t images = 0;
-  std::int64_t max_rows = 0;  // of one document
-  std::int64_t trained = 0;   // rows with a target
-  double weight_sum = 0;      // of row_weights, in row order
+  std::vector<SharedPixels> images;  // each picture once, in order of first use
+  std::int64_t max_rows = 0;         // of one document
+  std::int64_t trained = 0;          // rows with a target
+  double weight_sum = 0;             // of row_weights, in row order
 
   std::int64_t rows() const { return static_cast<std::int64_t>(tokens.size()); }
   std::int64_t documents() const { return static_cast<std::int64_t>(cu_seqlens.size()) - 1; }
 };
+
+// The pictures one behind the other: out is [images, 3, height, width]. They are kept apart until then, since they go
+// into memory that is pinned or planned anyway.
+void copy_pixels(const PackedBatch& batch, std::span<float> out);
 
 // Fills batches of at most `tokens_per_batch` rows, samples in the order given. No sample is split.
 class BatchPacker {
@@ -53,7 +56,6 @@ class BatchPacker {
 
   std::int64_t tokens_per_batch_, image_rows_;
   PackedBatch batch_;
-  std::vector<SharedPixels> images_;
   std::unordered_map<const void*, std::int64_t> index_of_;
   std::vector<std::size_t> uses_;  // of each image so far
 };

@@ -13,8 +13,8 @@ Balance balance_of(const LossConfig& losses) {
   return losses.aux == LossConfig::Aux::kHf ? Balance::kHf : Balance::kSwitch;
 }
 
-PackedRows view(const PackedBatch& b) {
-  PackedRows rows{b.tokens, b.positions, b.modality, b.cu_seqlens, b.targets, b.row_weights, {}, b.pixels};
+PackedRows view(const PackedBatch& b, std::span<const float> pixels) {
+  PackedRows rows{b.tokens, b.positions, b.modality, b.cu_seqlens, b.targets, b.row_weights, {}, pixels};
   for (const ImageCopy& copy : b.image_copies) rows.fills.push_back({copy.rows, copy.sources});
   return rows;
 }
@@ -69,7 +69,14 @@ PackedBatch Trainer::next_batch() {
 }
 
 const TrainingBatch& Trainer::place_batch(const PackedBatch& batch, double scale) {
-  return rows_.set(ctx_, model_->model().config, view(batch), scale);
+  pixels_.resize(batch.images.size() * plan_.rules->pixels());
+  copy_pixels(batch, pixels_);
+  return rows_.set(ctx_, model_->model().config, view(batch, pixels_), scale);
+}
+
+double Trainer::batch_flops(const PackedBatch& batch) const {
+  return training_flops(plan_.files.config, plan_.parameters, batch.rows(), batch.trained,
+                        static_cast<std::int64_t>(batch.images.size()));
 }
 
 // The losses of the routers are means over rows, so a micro-batch counts by its share of the step's.
@@ -120,8 +127,8 @@ StepReport Trainer::step() {
     report.balance += now.balance * share;
     report.z += now.z * share;
     add_statistics(report.routing, now.routing);
-    report.flops += training_flops(plan_.files.config, plan_.parameters, batch.rows(), batch.trained, batch.images);
-    images += batch.images;
+    report.flops += batch_flops(batch);
+    images += static_cast<std::int64_t>(batch.images.size());
   }
   const std::vector<double> squares = model_->squared_gradients(ctx_);
   double sum = 0;
@@ -181,7 +188,7 @@ Trainer::Measured Trainer::measure() {
   const PackedBatch batch = next_batch();
   Measured best;
   best.rows = batch.rows();
-  best.flops = training_flops(plan_.files.config, plan_.parameters, batch.rows(), batch.trained, batch.images);
+  best.flops = batch_flops(batch);
   for (int pass = 0; pass < 2; ++pass) {
     const Timer timer;
     loss_and_gradients(ctx_, model_->model(), place_batch(batch, 1 / batch.weight_sum), loss_options(1), *acts_,

@@ -87,6 +87,7 @@ class Trainer {
   LossOptions loss_options(double share) const;
   const TrainingBatch& place_batch(const PackedBatch& batch, double scale);
   PackedBatch next_batch();
+  double batch_flops(const PackedBatch& batch) const;
   void check_gates(const std::vector<double>& squares, const StepReport& report, bool with_images);
   bool after_step(const RunHooks& hooks, TrainLog& log, const StepReport& report);
   bool evaluate_now(const RunHooks& hooks, TrainLog& log);
@@ -102,6 +103,7 @@ class Trainer {
   std::unique_ptr<GradientGate> gate_;
   std::unique_ptr<Loader> loader_;
   TrainingRows rows_;
+  std::vector<float> pixels_;
   CheckpointStore store_;
   RunState state_;
   std::int64_t saved_step_ = -1, skipped_ = 0;

@@ -91,7 +91,7 @@ Cost cost(const Tensor& exact, const Tensor& other) {
 TEST(EightBit, QualityOnGoldenModels) {
   for (const char* name : {"text-f32", "nope-f32", "vision-f32", "long-window128"}) {
     SCOPED_TRACE(name);
-    const std::filesystem::path folder = std::filesystem::path(GOV_SOURCE_DIR) / "tests/golden/data" / name;
+    const std::filesystem::path folder = std::filesystem::path(GOV_UNPACKED_DIR) / "tests/golden/data" / name;
     TempFolder temp;
     const SafetensorsFile expected = SafetensorsFile::open(folder / "expected.safetensors");
     const SafetensorsFile int8 = rounded_logits(folder, temp, "int8", to_int8);

@@ -12,7 +12,7 @@
 namespace gov::test {
 namespace {
 
-std::filesystem::path cases_folder() { return std::filesystem::path(GOV_SOURCE_DIR) / "tests/golden/data"; }
+std::filesystem::path cases_folder() { return std::filesystem::path(GOV_UNPACKED_DIR) / "tests/golden/data"; }
 
 struct Difference {
   double relative_l2 = 0, max_abs = 0, cosine = 0;

@@ -381,6 +381,17 @@ TEST(TrainingPasses, StatisticsTellTextFromImages) {
   }
 }
 
+TEST(TrainingPasses, RecomputingTakesLessMemory) {
+  const Config config = tiny({"vision", true});
+  const auto bytes = [&](Recompute policy, DType dtype = DType::kF32) {
+    return TrainingActivations::bytes(config, kSizes, policy, {DeviceKind::kCpu, dtype});
+  };
+  EXPECT_LT(bytes(Recompute::kBlock), bytes(Recompute::kMoe));
+  EXPECT_LT(bytes(Recompute::kMoe), bytes(Recompute::kNone));
+  EXPECT_LT(bytes(Recompute::kNone, DType::kBF16), bytes(Recompute::kNone));
+  EXPECT_EQ(TrainingActivations(config, kSizes, Recompute::kMoe).arena.planned_bytes(), bytes(Recompute::kMoe));
+}
+
 TEST(TrainingPasses, StatisticsOfOtherRanksCount) {
   TinyTraining s({"text"});
   const Documents documents(s.config, 1);
