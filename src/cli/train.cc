@@ -177,6 +177,7 @@ int run_train(const Program& program, const TrainCommandOptions& o) {
   RunPlan plan = make_run_plan(config, machine.device, log);
   const double limit = measure_limit(place.ctx, pool);
   if (o.dry_run) {
+    place.ctx.cancel = program.cancel;
     // The plan first where the run does not fit: it says why.
     if (plan.memory.total() > plan.memory.limit) print_plan(plan, {}, limit, o.common);
     Trainer trainer(place.ctx, plan, log);

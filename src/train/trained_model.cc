@@ -70,7 +70,8 @@ TrainedModel::TrainedModel(Context& ctx, Model start, const ParameterPlan& plan,
       masters_(start.config, ctx.device, "master weights", plan.wanted()),
       gradients_(start.config, ctx.device, "gradients", plan.wanted()),
       first_(start.config, ctx.device, "first moments", plan.wanted()),
-      second_(start.config, ctx.device, "second moments", plan.wanted()) {
+      second_(start.config, ctx.device, "second moments", plan.wanted()),
+      sums_(gradients_.entries().size() * sizeof(double), ctx.device, "gradient norms") {
   for (const ParameterRule& rule : plan.rules)
     if (!rule.frozen) rules_.push_back(rule);
   read_masters(ctx, start, masters_, plan.wanted());
@@ -106,8 +107,7 @@ void TrainedModel::masters_changed(Context& ctx) {
 
 std::vector<double> TrainedModel::squared_gradients(Context& ctx) const {
   const auto count = static_cast<std::int64_t>(gradients_.entries().size());
-  const Buffer memory(static_cast<std::size_t>(count) * sizeof(double), ctx.device, "gradient norms");
-  const Tensor sums(memory.data(), DType::kF64, {count}, "norms", ctx.device);
+  const Tensor sums(sums_.data(), DType::kF64, {count}, "norms", ctx.device);
   fill_bytes(sums.data, ctx.device, 0, sums.bytes(), ctx.stream);
   for (std::int64_t i = 0; i < count; ++i)
     ops::add_squares(ctx, gradients_.entries()[static_cast<std::size_t>(i)].tensor, sums.slice(i, 1));

@@ -69,6 +69,7 @@ class TrainedModel {
   std::set<std::string> trained_;
   ParameterSet masters_, gradients_, first_, second_;
   std::unique_ptr<ParameterSet> copies_;  // BF16, or null
+  Buffer sums_;                           // F64, a square of each gradient
   Model model_;
   std::vector<PackedExperts> packed_;
 };
