@@ -1,6 +1,8 @@
 // gpt-oss-vision train as a user runs it: a model from random weights that then answers.
 
+#include "io/safetensors.h"
 #include "tests/cli/run_program.h"
+#include "train/shard.h"
 
 namespace gov::test {
 namespace {
@@ -35,6 +37,76 @@ TEST(TrainCommand, ModelFromRandomWeightsAnswers) {
   // Pictures that were not trained on.
   EXPECT_EQ(answer({"--prompt", "What is this?", "--image", kShapes + "red_circle.png"}), "A red circle.\n");
   EXPECT_EQ(answer({"--prompt", "Which colour is it?", "--image", kShapes + "yellow_triangle.png"}), "It is yellow.\n");
+}
+
+// The steps are those of debug train-steps, which tests/golden compares with PyTorch.
+TEST(TrainCommand, StepsAreThoseOfTheGoldenCase) {
+  constexpr std::int64_t kDocuments = 3, kTokens = 20, kSteps = 4;
+  const TempFolder temp;
+  const Ran made = run({"synth",
+                        temp / "model",
+                        "--preset",
+                        "mini",
+                        "--hidden-size",
+                        "32",
+                        "--intermediate-size",
+                        "32",
+                        "--layers",
+                        "2",
+                        "--experts",
+                        "4",
+                        "--experts-per-token",
+                        "2",
+                        "--heads",
+                        "4",
+                        "--kv-heads",
+                        "2",
+                        "--head-dim",
+                        "8",
+                        "--vocab-size",
+                        "4096",
+                        "--no-mxfp4",
+                        "--dtype",
+                        "f32",
+                        "--tokenizer",
+                        nano() + "/tokenizer.json"});
+  ASSERT_EQ(made.status, 0) << made.err;
+  train::ShardWriter shard(4096, -1);
+  std::vector<std::int64_t> ids;
+  for (std::int64_t d = 0; d < kDocuments; ++d) {
+    train::Sample document;
+    for (std::int64_t t = 0; t < kTokens; ++t) {
+      ids.push_back(100 + (d * 31 + t * t * 7) % 900);
+      document.add(static_cast<std::int32_t>(ids.back()), 1);
+    }
+    shard.add(document);
+  }
+  shard.write(temp / "documents.safetensors");
+  SafetensorsWriter inputs(temp / "inputs.safetensors", {{"input_ids", DType::kI64, Shape{kDocuments, kTokens}}});
+  inputs.write(std::as_bytes(std::span(ids)));
+  inputs.finish();
+  const Ran golden = run({"debug", "train-steps", "--model", temp / "model", "--inputs", temp / "inputs.safetensors",
+                          "--output", temp / "steps.safetensors", "--steps", std::to_string(kSteps), "--lr", "0.01",
+                          "--decay", "0", "--aux-coefficient", "0.1", "--device", "cpu"});
+  ASSERT_EQ(golden.status, 0) << golden.err;
+  write_file(temp / "run.toml",
+             "[model]\nbase = \"model\"\n[run]\nsteps = 4\nprecision = \"f32\"\n"
+             "[data]\ntokens_per_batch = 60\nmax_length = 20\n"
+             "[[data.source]]\nkind = \"shard\"\npath = \"documents.safetensors\"\n"
+             "[optimizer]\nlr = 0.01\ndecay = 0.0\n[schedule]\nkind = \"constant\"\nwarmup = 1\n"
+             "[losses]\naux = \"hf\"\naux_coef = 0.1\n[checkpoint]\nfolder = \"out\"\n");
+  const Ran trained = run({"train", temp / "run.toml", "--json", "--device", "cpu"});
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  const SafetensorsFile steps = SafetensorsFile::open(temp / "steps.safetensors");
+  const float* losses = steps.tensor(*steps.find("train.losses")).as<float>();
+  const float* norms = steps.tensor(*steps.find("train.grad_norms")).as<float>();
+  const std::vector<std::string> lines = lines_of(trained.out);
+  for (std::int64_t i = 0; i < kSteps; ++i) {
+    const Json record(lines[static_cast<std::size_t>(i)]);
+    EXPECT_NEAR(record.number("/loss") / double(losses[2 * i]), 1, 1e-5) << i;
+    EXPECT_NEAR(record.number("/aux_loss") / double(losses[2 * i + 1]), 1, 1e-5) << i;
+    EXPECT_NEAR(record.number("/grad_norm") / double(norms[i]), 1, 1e-4) << i;
+  }
 }
 
 TEST(TrainCommand, InterruptedRunGoesOn) {
