@@ -16,6 +16,7 @@ void add_all(CLI::App& root, Program& program) {
   add_synth(root, program);
   add_bench(root, program);
   add_doctor(root, program);
+  add_train(root, program);
   add_debug(root, program);
   add_completion(root, program);
   root.footer(

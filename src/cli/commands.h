@@ -23,6 +23,7 @@ void add_tokenize(CLI::App& root, Program& program);
 void add_synth(CLI::App& root, Program& program);
 void add_bench(CLI::App& root, Program& program);
 void add_doctor(CLI::App& root, Program& program);
+void add_train(CLI::App& root, Program& program);
 void add_debug(CLI::App& root, Program& program);
 void add_completion(CLI::App& root, Program& program);
 

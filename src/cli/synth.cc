@@ -8,7 +8,6 @@
 #include "cli/format.h"
 #include "cli/progress.h"
 #include "io/checkpoint.h"
-#include "io/mapped_file.h"
 #include "model/parameters.h"
 #include "model/random.h"
 #include "train/export_model.h"
@@ -172,17 +171,6 @@ std::string preprocessor_config(const Config& c) {
   return json.end_object().take() + "\n";
 }
 
-void copy_tokenizer(CheckpointWriter& writer, const std::filesystem::path& source) {
-  constexpr std::uint64_t kMaxBytes = 256u << 20;
-  if (!std::filesystem::is_directory(source)) {
-    writer.add_file(source.filename().string(), read_text_file(source, kMaxBytes));
-    const auto merges = source.parent_path() / "merges.txt";
-    if (source.filename() == "vocab.json") writer.add_file("merges.txt", read_text_file(merges, kMaxBytes));
-    return;
-  }
-  train::copy_tokenizer_files(writer, source);
-}
-
 int run_synth(const Program& program, const SynthOptions& o) {
   std::optional<Tokenizer> tokenizer;
   if (!o.tokenizer.empty()) tokenizer = Tokenizer::load(o.tokenizer);
@@ -201,7 +189,7 @@ int run_synth(const Program& program, const SynthOptions& o) {
   writer.add_file("config.json", config_json(config));
   writer.add_file("generation_config.json", generation_config(config));
   if (config.use_vision) writer.add_file("preprocessor_config.json", preprocessor_config(config));
-  if (tokenizer) copy_tokenizer(writer, o.tokenizer);
+  if (tokenizer) train::copy_tokenizer_files(writer, o.tokenizer);
   writer.finish();
   const double seconds = timer.seconds();
   if (o.common.json) {

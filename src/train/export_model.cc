@@ -74,6 +74,12 @@ Config export_config(Config config, ExportForm form) {
 }
 
 void copy_tokenizer_files(CheckpointWriter& writer, const fs::path& from) {
+  if (!fs::is_directory(from)) {
+    const std::string name = from.filename().string();
+    copy_files(writer, from.parent_path(), {name.c_str()});
+    if (name == "vocab.json") copy_files(writer, from.parent_path(), {"merges.txt"});
+    return;
+  }
   copy_files(writer, from,
              {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
               "added_tokens.json", "chat_template.jinja", "chat_template.json"});
@@ -84,7 +90,7 @@ void copy_tokenizer_files(CheckpointWriter& writer, const fs::path& from) {
 }
 
 void export_model(const fs::path& folder, const Config& config, const ParameterSet& masters, ExportForm form,
-                  const fs::path& files_from, std::uint64_t max_shard_bytes) {
+                  const ExportFiles& files, std::uint64_t max_shard_bytes) {
   const Config stored = export_config(config, form);
   validate(stored);
   check_masters(config, masters);
@@ -100,10 +106,9 @@ void export_model(const fs::path& folder, const Config& config, const ParameterS
         else write_floats(writer, spec, values, dtype);
       });
   writer.add_file("config.json", config_json(stored));
-  if (!files_from.empty()) {
-    copy_tokenizer_files(writer, files_from);
-    copy_files(writer, files_from, {"generation_config.json", "preprocessor_config.json", "processor_config.json"});
-  }
+  if (!files.tokenizer.empty()) copy_tokenizer_files(writer, files.tokenizer);
+  if (!files.folder.empty())
+    copy_files(writer, files.folder, {"generation_config.json", "preprocessor_config.json", "processor_config.json"});
   writer.finish();
 }
 

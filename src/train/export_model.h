@@ -18,15 +18,24 @@ enum class ExportForm {
 // The configuration of a model stored in that form.
 Config export_config(Config config, ExportForm form);
 
-// Writes config.json, the weights rounded to `form`, and copies tokenizer, chat template, preprocessor and generation
-// config from the folder `files_from` (empty: none). The folder appears complete and synced, or not at all.
+// What is copied beside the weights; nothing where a path is empty.
+struct ExportFiles {
+  ExportFiles(std::filesystem::path folder = {}) : folder(folder), tokenizer(std::move(folder)) {}
+  ExportFiles(std::filesystem::path folder, std::filesystem::path tokenizer)
+      : folder(std::move(folder)), tokenizer(std::move(tokenizer)) {}
+
+  std::filesystem::path folder;     // of the preprocessor and the generation config
+  std::filesystem::path tokenizer;  // file, or folder with it and its chat template
+};
+
+// Writes config.json, the weights rounded to `form`, and the files. The folder appears complete and synced, or not at
+// all.
 // masters: F32 in the host's memory, every parameter of the model. Error kInvalidArgument: a parameter is missing, or a
 // value is not finite once it is rounded; and the errors of CheckpointWriter.
 void export_model(const std::filesystem::path& folder, const Config& config, const ParameterSet& masters,
-                  ExportForm form, const std::filesystem::path& files_from,
-                  std::uint64_t max_shard_bytes = 5'000'000'000);
+                  ExportForm form, const ExportFiles& files, std::uint64_t max_shard_bytes = 5'000'000'000);
 
-// Copies the files of a tokenizer from a folder, those that are there.
+// Copies a tokenizer: a file with what belongs to it, or those files of a folder that are there.
 void copy_tokenizer_files(CheckpointWriter& writer, const std::filesystem::path& from);
 
 }  // namespace gov::train
