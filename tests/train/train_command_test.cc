@@ -24,6 +24,8 @@ TEST(TrainCommand, ModelFromRandomWeightsAnswers) {
   ASSERT_EQ(ran.status, 0) << ran.err;
   const Json end(last_line(ran.out));
   EXPECT_LT(end.number("/loss"), 0.1);
+  const std::vector<std::string> lines = lines_of(ran.out);
+  EXPECT_LT(Json(lines[lines.size() - 2]).number("/eval~1loss"), 0.1);
   EXPECT_EQ(end.integer("/skipped"), 0);
   EXPECT_EQ(end.integer("/bad_samples"), 0);
   const std::string model = temp / "run/step-00000250/model";
@@ -35,8 +37,11 @@ TEST(TrainCommand, ModelFromRandomWeightsAnswers) {
   };
   EXPECT_EQ(answer({"--prompt", "What has three corners?"}), "A triangle.\n");
   // Pictures that were not trained on.
-  EXPECT_EQ(answer({"--prompt", "What is this?", "--image", kShapes + "red_circle.png"}), "A red circle.\n");
-  EXPECT_EQ(answer({"--prompt", "Which colour is it?", "--image", kShapes + "yellow_triangle.png"}), "It is yellow.\n");
+  for (const auto& [picture, shown] : {std::pair{"red_ring", "A red ring.\n"},
+                                       {"blue_cross", "A blue cross.\n"},
+                                       {"yellow_triangle", "A yellow triangle.\n"}})
+    EXPECT_EQ(answer({"--prompt", "What is this?", "--image", kShapes + picture + ".png"}), shown);
+  EXPECT_EQ(answer({"--prompt", "Which colour is it?", "--image", kShapes + "blue_cross.png"}), "It is blue.\n");
 }
 
 // The steps are those of debug train-steps, which tests/golden compares with PyTorch.

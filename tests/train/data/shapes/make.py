@@ -15,22 +15,21 @@ import zlib
 HERE = pathlib.Path(__file__).resolve().parent
 SIDE = 32
 COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (40, 80, 220), "yellow": (235, 205, 40)}
-SHAPES = ("circle", "square", "triangle")
-TEXT = (("What has three corners?", "A triangle."), ("What has four corners?", "A square."),
-        ("What has no corners?", "A circle."))
+SHAPES = ("ring", "cross", "triangle")
+TEXT = (("What has three corners?", "A triangle."), ("What has two bars?", "A cross."), ("What is round?", "A ring."))
 
 
 def inside(shape, x, y, radius):
-    if shape == "circle":
-        return x * x + y * y <= radius * radius
-    if shape == "square":
-        return max(abs(x), abs(y)) <= 0.85 * radius
+    if shape == "ring":
+        return 0.5 * radius <= (x * x + y * y) ** 0.5 <= radius
+    if shape == "cross":
+        return min(abs(x), abs(y)) <= 0.3 * radius and max(abs(x), abs(y)) <= radius
     return -radius <= y <= 0.8 * radius and abs(x) <= (y + radius) * 0.6
 
 
 def png(shape, colour, rng):
-    radius = rng.uniform(7, 10)
-    cx, cy = (rng.uniform(radius + 1, SIDE - radius - 1) for _ in range(2))
+    radius = rng.uniform(10, 13)
+    cx, cy = (SIDE / 2 + rng.uniform(-2, 2) for _ in range(2))
     rows = b""
     for y in range(SIDE):
         rows += b"\0"
@@ -66,10 +65,10 @@ def records(rng, copies):
 
 def main():
     rng = random.Random(5)
-    train = list(records(rng, 8)) + [conversation(None, [turn]) for turn in TEXT]
+    train = list(records(rng, 10)) + [conversation(None, [turn]) for turn in TEXT]
     (HERE / "train.jsonl").write_text("\n".join(train) + "\n")
     (HERE / "held.jsonl").write_text("\n".join(records(rng, 1)) + "\n")
-    for colour, shape in (("red", "circle"), ("blue", "square"), ("yellow", "triangle")):
+    for colour, shape in (("red", "ring"), ("blue", "cross"), ("yellow", "triangle")):
         (HERE / f"{colour}_{shape}.png").write_bytes(png(shape, colour, rng))
 
 
