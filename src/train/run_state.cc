@@ -25,7 +25,10 @@ std::int64_t count(const Json& object, const char* name) {
 std::string RunState::json() const {
   JsonWriter json;
   json.begin_object().field("format", kFormat).field("step", step).field("updates", updates);
-  json.field("skipped_in_a_row", skipped_in_a_row).field("rows", rows).field("samples", samples);
+  json.field("skipped", skipped)
+      .field("skipped_in_a_row", skipped_in_a_row)
+      .field("rows", rows)
+      .field("samples", samples);
   json.field("seconds", seconds).field("stale_evals", stale_evals).key("best_eval");
   if (best_eval) json.value(*best_eval);
   else json.null();
@@ -45,6 +48,7 @@ RunState RunState::from_json(std::string_view text) {
   RunState state;
   state.step = count(json, "step");
   state.updates = count(json, "updates");
+  state.skipped = count(json, "skipped");
   state.skipped_in_a_row = count(json, "skipped_in_a_row");
   state.rows = count(json, "rows");
   state.samples = count(json, "samples");

@@ -12,7 +12,8 @@ namespace gov::train {
 struct RunState {
   std::int64_t step = 0;              // steps done, those without an update included
   std::int64_t updates = 0;           // of the weights
-  std::int64_t skipped_in_a_row = 0;  // steps without an update up to now
+  std::int64_t skipped = 0;           // steps without an update
+  std::int64_t skipped_in_a_row = 0;  // the last of them, up to now
   std::int64_t rows = 0, samples = 0;
   double seconds = 0;  // of training
   std::optional<double> best_eval;

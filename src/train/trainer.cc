@@ -143,7 +143,7 @@ StepReport Trainer::step() {
     model_->update(ctx_, config.optimizer, report.lr, scale, ++state_.updates);
     if (ctx_.on_cuda()) synchronize(ctx_.stream);
   } else {
-    ++skipped_;
+    ++state_.skipped;
   }
   state_.skipped_in_a_row = report.taken ? 0 : state_.skipped_in_a_row + 1;
   ++state_.step;

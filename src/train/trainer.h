@@ -106,7 +106,7 @@ class Trainer {
   std::vector<float> pixels_;
   CheckpointStore store_;
   RunState state_;
-  std::int64_t saved_step_ = -1, skipped_ = 0;
+  std::int64_t saved_step_ = -1;
   bool balance_checked_ = false;
   std::optional<double> eval_loss_;
   // Since the last record.

@@ -71,7 +71,7 @@ void Trainer::record(const RunHooks& hooks, TrainLog& log, const StepReport& rep
   record.add("samples_per_second", static_cast<double>(window_samples_) / window_seconds_);
   record.add("tflops", window_flops_ / window_seconds_ / 1e12);
   if (hooks.limit_flops > 0) record.add("mfu", window_flops_ / window_seconds_ / hooks.limit_flops);
-  record.add("skipped_steps", static_cast<double>(skipped_));
+  record.add("skipped_steps", static_cast<double>(state_.skipped));
   record.add("bad_samples", static_cast<double>(loader_->report().bad));
   add_expert_use(record, report.routing, plan_.files.config.use_vision);
   log.record(report.step, record.metrics);
@@ -132,7 +132,7 @@ RunResult Trainer::run(const RunHooks& hooks) {
   log.flush();
   store_.wait();
   result.steps = state_.step;
-  result.skipped = skipped_;
+  result.skipped = state_.skipped;
   result.eval_loss = eval_loss_;
   if (loader_) result.data = loader_->report();
   return result;

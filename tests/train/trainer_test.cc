@@ -62,6 +62,7 @@ TEST(Trainer, StateReadsBackEqual) {
   RunState state;
   state.step = 12;
   state.updates = 11;
+  state.skipped = 1;
   state.seconds = 0.1;
   state.best_eval = 1.0 / 3;
   state.data = {7, 3, {2, 1}, {4, 6}, {2}};
@@ -143,6 +144,7 @@ TEST(Trainer, NoStepIsTakenOnNan) {
   EXPECT_TRUE(same_bits(values(run->model().second_moments()), before));
   EXPECT_EQ(run->state().step, 3);
   EXPECT_EQ(run->state().updates, 2);
+  EXPECT_EQ(run->state().skipped, 1);
   weight = good;
   EXPECT_TRUE(run->step().taken);
   EXPECT_EQ(run->state().skipped_in_a_row, 0);
