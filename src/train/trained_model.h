@@ -37,7 +37,6 @@ class TrainedModel {
   const ParameterSet& gradients() const { return gradients_; }
   const ParameterSet& first_moments() const { return first_; }
   const ParameterSet& second_moments() const { return second_; }
-  void clear_gradients(Context& ctx) { gradients_.zero(ctx.stream); }
 
   // Squared norms of all gradients, in the order of the sets.
   std::vector<double> squared_gradients(Context& ctx) const;

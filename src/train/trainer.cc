@@ -117,12 +117,13 @@ StepReport Trainer::step() {
     report.rows += batches.back().rows();
     report.samples += batches.back().documents();
   }
-  model_->clear_gradients(ctx_);
   std::int64_t images = 0;
   for (const PackedBatch& batch : batches) {
     const double share = static_cast<double>(batch.rows()) / static_cast<double>(report.rows);
-    const TrainingLosses now = loss_and_gradients(ctx_, model_->model(), place_batch(batch, 1 / weight_sum),
-                                                  loss_options(share), *acts_, &model_->gradients());
+    LossOptions options = loss_options(share);
+    options.accumulate = &batch != &batches.front();
+    const TrainingLosses now = loss_and_gradients(ctx_, model_->model(), place_batch(batch, 1 / weight_sum), options,
+                                                  *acts_, &model_->gradients());
     report.loss += now.cross_entropy;
     report.balance += now.balance * share;
     report.z += now.z * share;
@@ -196,7 +197,6 @@ Trainer::Measured Trainer::measure() {
     if (ctx_.on_cuda()) synchronize(ctx_.stream);
     best.seconds = pass == 0 ? timer.seconds() : std::min(best.seconds, timer.seconds());
   }
-  model_->clear_gradients(ctx_);
   return best;
 }
 
