@@ -40,7 +40,7 @@ struct PackedInputs {
   }
 
   PackedRows view(const Inputs& in) const {
-    PackedRows rows{tokens, positions, modality, cu_seqlens, targets, weights, {}, in.pixels};
+    PackedRows rows{tokens, positions, modality, cu_seqlens, targets, weights, {}, {in.pixels}};
     if (!image_rows.empty()) rows.fills.push_back({image_rows, image_sources});
     return rows;
   }

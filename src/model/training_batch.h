@@ -6,6 +6,7 @@
 
 #include "model/config.h"
 #include "tensor/context.h"
+#include "tensor/device.h"
 
 namespace gov {
 
@@ -45,10 +46,11 @@ struct PackedRows {
   std::span<const std::int32_t> targets;            // [T], negative for nothing
   std::span<const float> row_weights;               // [T]
   std::vector<Fill> fills;
-  std::span<const float> pixels;  // [images, channels, side, side]
+  std::vector<std::span<const float>> pixels;  // each [images, channels, side, side], one behind the other
 };
 
-// Owner of a batch where the context computes. Not copied from while a pass still reads it.
+// Owner of a batch where the context computes. Not set again while a pass still reads it. Pixels, which are nearly all
+// there is to move, are copied once by all threads: to where they are used, on a GPU to page-locked memory before.
 class TrainingRows {
  public:
   // `scale`: of row_weights, 1 / (sum of weights over all micro-batches and ranks). Error kInvalidArgument where the
@@ -59,7 +61,7 @@ class TrainingRows {
  private:
   TrainingBatch batch_;
   Buffer memory_;
-  std::vector<std::byte> staging_;
+  PinnedBuffer staging_;  // on a GPU
 };
 
 }  // namespace gov

@@ -77,12 +77,4 @@ PackedBatch BatchPacker::take() {
   return out;
 }
 
-void copy_pixels(const PackedBatch& batch, std::span<float> out) {
-  float* to = out.data();
-  for (const SharedPixels& image : batch.images) {
-    GOV_DCHECK(to + image->size() <= out.data() + out.size());
-    to = std::copy(image->begin(), image->end(), to);
-  }
-}
-
 }  // namespace gov::train

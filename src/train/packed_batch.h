@@ -35,10 +35,6 @@ struct PackedBatch {
   std::int64_t documents() const { return static_cast<std::int64_t>(cu_seqlens.size()) - 1; }
 };
 
-// The pictures one behind the other: out is [images, 3, height, width]. They are kept apart until then, since they go
-// into memory that is pinned or planned anyway.
-void copy_pixels(const PackedBatch& batch, std::span<float> out);
-
 // Fills batches of at most `tokens_per_batch` rows, samples in the order given. No sample is split.
 class BatchPacker {
  public:

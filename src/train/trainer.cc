@@ -13,8 +13,9 @@ Balance balance_of(const LossConfig& losses) {
   return losses.aux == LossConfig::Aux::kHf ? Balance::kHf : Balance::kSwitch;
 }
 
-PackedRows view(const PackedBatch& b, std::span<const float> pixels) {
-  PackedRows rows{b.tokens, b.positions, b.modality, b.cu_seqlens, b.targets, b.row_weights, {}, pixels};
+PackedRows view(const PackedBatch& b) {
+  PackedRows rows{b.tokens, b.positions, b.modality, b.cu_seqlens, b.targets, b.row_weights, {}, {}};
+  for (const SharedPixels& image : b.images) rows.pixels.emplace_back(*image);
   for (const ImageCopy& copy : b.image_copies) rows.fills.push_back({copy.rows, copy.sources});
   return rows;
 }
@@ -69,9 +70,7 @@ PackedBatch Trainer::next_batch() {
 }
 
 const TrainingBatch& Trainer::place_batch(const PackedBatch& batch, double scale) {
-  pixels_.resize(batch.images.size() * plan_.rules->pixels());
-  copy_pixels(batch, pixels_);
-  return rows_.set(ctx_, model_->model().config, view(batch, pixels_), scale);
+  return rows_.set(ctx_, model_->model().config, view(batch), scale);
 }
 
 double Trainer::batch_flops(const PackedBatch& batch) const {

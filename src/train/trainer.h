@@ -103,7 +103,6 @@ class Trainer {
   std::unique_ptr<GradientGate> gate_;
   std::unique_ptr<Loader> loader_;
   TrainingRows rows_;
-  std::vector<float> pixels_;
   CheckpointStore store_;
   RunState state_;
   std::int64_t saved_step_ = -1;

@@ -90,7 +90,8 @@ void compare_steps(const std::string& output) {
   for (int step = 0; step < 5; ++step) {
     EXPECT_NEAR(ratio("train.losses", 2 * step), 1, 1e-3) << "step " << step;
     EXPECT_NEAR(ratio("train.losses", 2 * step + 1), 1, 5e-3) << "step " << step;
-    EXPECT_NEAR(ratio("train.grad_norms", step), 1, 1e-3) << "step " << step;
+    // The reference run itself is 1e-3 away from one in float64.
+    EXPECT_NEAR(ratio("train.grad_norms", step), 1, 2e-3) << "step " << step;
   }
 }
 

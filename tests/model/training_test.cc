@@ -145,7 +145,7 @@ struct Packed {
     fill_sources[copy].push_back(source);
   }
   PackedRows view() const {
-    PackedRows rows{tokens, positions, modality, cu_seqlens, targets, weights, {}, pixels};
+    PackedRows rows{tokens, positions, modality, cu_seqlens, targets, weights, {}, {pixels}};
     for (std::size_t i = 0; i < fill_rows.size(); ++i) rows.fills.push_back({fill_rows[i], fill_sources[i]});
     return rows;
   }

@@ -19,8 +19,8 @@ Sample text(std::vector<std::int32_t> tokens, std::vector<float> weights) {
 }
 
 std::vector<float> pixels_of(const PackedBatch& batch) {
-  std::vector<float> out(batch.images.size() * 4);
-  copy_pixels(batch, out);
+  std::vector<float> out;
+  for (const SharedPixels& image : batch.images) out.insert(out.end(), image->begin(), image->end());
   return out;
 }
 
