@@ -211,7 +211,8 @@ class HeaderReader {
       count(Repair::kExtraHeaderWords);
       return recipient(word);
     }
-    if (rules_.has_message && !out_.message.recipient.empty() && type_.empty() && is_name(word)) {
+    if (rules_.has_message && !out_.message.recipient.empty() && type_.empty() && is_name(word) &&
+        word.size() <= kMaxContentType) {
       type_ = word;
       return word.size();
     }

@@ -19,6 +19,8 @@ inline bool is_name(std::string_view text, std::size_t max_length = 64) {
 
 // A tool's name behind its namespace: each part may have 64 characters.
 inline constexpr std::size_t kMaxToolName = 129;
+// Longer words are no content type: with one, a header that is rendered again would be longer than a parser reads.
+inline constexpr std::size_t kMaxContentType = 24;
 
 inline constexpr std::string_view kChannels[] = {"analysis", "commentary", "final"};
 

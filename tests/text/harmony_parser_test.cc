@@ -69,12 +69,16 @@ TEST(HarmonyParser, ReadsCallsInEveryForm) {
             "assistant>browser.search analysis code |{}|");
   EXPECT_EQ(summary(parse_text("<|channel|>analysis to=python<|message|>print(1)<|call|>")),
             "assistant>python analysis |print(1)|");
+  EXPECT_EQ(summary(parse_text("<|channel|>analysis to=python twentyfour_letters_of_it<|message|>1<|call|>")),
+            "assistant>python analysis twentyfour_letters_of_it |1|");
 }
 
 // The rows of seen malformed output; the reports are named in the project's notes on harmony.
 TEST(HarmonyParser, DropsWordsThatBelongNowhere) {
   check_all({{"<|channel|>commentary to=functions.web-browsing foo bar<|message|>{}<|call|>",
               "assistant>functions.web-browsing commentary foo |{}|"},
+             {"<|channel|>commentary to=functions.get_weather a_word_too_long_for_a_type<|message|>{}<|call|>",
+              "assistant>functions.get_weather commentary |{}|"},
              {"<|channel|>\u2013\u2013commentary to=functions.get_weather<|message|>{}<|call|>",
               "assistant>functions.get_weather commentary |{}|"},
              {"<|channel|>final <|constrain|>response<|message|>Hi<|return|>", "assistant final |Hi|"},
