@@ -44,20 +44,6 @@ struct BackPlan {
 
 using namespace hopper;
 
-// Registers that a wgmma under way reads or writes: nothing that uses them moves across.
-template <int kCount>
-__device__ inline void pin(float (&x)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
-}
-template <int kCount>
-__device__ inline void pin(std::uint32_t (&x)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(x[i])::"memory");
-}
-// The same in all lanes, and known to be so.
-__device__ inline int uniform(int x) { return __shfl_sync(kAllLanes, x, 0); }
-
 // A block's work. Rows and keys are counted within the sequence.
 struct BackTile {
   int first_row;  // the sequence's, in memory

@@ -66,20 +66,7 @@ struct TileInfo {
 
 using namespace hopper;
 
-// Registers that a wgmma under way reads or writes: nothing that uses them moves across.
-template <int kCount>
-__device__ inline void pin(float (&x)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
-}
-template <int kCount>
-__device__ inline void pin(std::uint32_t (&x)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(x[i])::"memory");
-}
-
-// The same in all lanes, and known to be so: wgmma must not stand in code that the compiler takes for divergent.
-__device__ inline int uniform(int x) { return __shfl_sync(kAllLanes, x, 0); }
+using hopper::uniform;
 __device__ inline TileInfo uniform(const TileInfo& t) {
   return {uniform(t.first_row), uniform(t.rows), uniform(t.position), uniform(t.keys),
           uniform(t.first),     uniform(t.end),  uniform(t.kv_head)};

@@ -2,22 +2,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/cuda/log_sum_exp.cuh"
 #include "ops/cuda/matmul.cuh"
-#include "ops/cuda/vectors.cuh"
 
 namespace gov::ops::cuda {
 namespace {
 
 constexpr int kThreads = 1024;
-
-// A part of a row: the largest value and the sum of e^(x - largest).
-struct Part {
-  float largest, sum;
-};
-__device__ inline Part join(Part a, Part b) {
-  const float largest = fmaxf(a.largest, b.largest), base = largest == -INFINITY ? 0.f : largest;
-  return {largest, a.sum * expf(a.largest - base) + b.sum * expf(b.largest - base)};
-}
 
 // One block a row of logits [gridDim.x, V]: the loss, then with `derive` (softmax - onehot) * weight over the logits,
 // rounded to BF16 where kNarrow (then the row's first half holds them): every piece is read by all threads before it is
@@ -26,7 +17,6 @@ template <int kCount, bool kNarrow>
 __global__ void __launch_bounds__(kThreads)
     loss_rows(float* logits, std::int64_t vocabulary, const std::int32_t* __restrict__ targets,
               const float* __restrict__ weights, bool derive, float* __restrict__ losses) {
-  __shared__ Part parts[kThreads / kWarp];
   __shared__ float target_logit;
   grid_dependency_wait();
   grid_dependency_launch();
@@ -48,32 +38,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   // A target outside the vocabulary cannot be reported: its loss is NaN.
   if (threadIdx.x == 0) target_logit = target < vocabulary ? row[target] : NAN;
-  Part mine{-INFINITY, 0.f};
-#pragma unroll 2
-  for (std::int64_t i = first; i < vocabulary; i += kStep) {
-    float x[kCount];
-    load_row(row + i, x);
-    float largest = mine.largest;
-#pragma unroll
-    for (const float v : x) largest = fmaxf(largest, v);
-    const float base = largest == -INFINITY ? 0.f : largest;
-    mine.sum *= expf(mine.largest - base);
-#pragma unroll
-    for (const float v : x) mine.sum += expf(v - base);
-    mine.largest = largest;
-  }
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    const Part other{__shfl_xor_sync(kAllLanes, mine.largest, offset), __shfl_xor_sync(kAllLanes, mine.sum, offset)};
-    mine = join(mine, other);
-  }
-  if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = mine;
-  __syncthreads();
-  Part all = parts[0];
-  for (int i = 1; i < kThreads / kWarp; ++i) all = join(all, parts[i]);
-  if (threadIdx.x == 0)
-    losses[blockIdx.x] = static_cast<float>(log(static_cast<double>(all.sum)) + static_cast<double>(all.largest) -
-                                            static_cast<double>(target_logit));
+  const SumPart all = block_sum_part<kThreads, kCount>(row, vocabulary);
+  if (threadIdx.x == 0) losses[blockIdx.x] = static_cast<float>(all.log() - static_cast<double>(target_logit));
   if (!derive) return;
   const float weight = weights[blockIdx.x], factor = weight / all.sum;
   for (std::int64_t begin = 0; begin < vocabulary; begin += kStep) {

@@ -1,11 +1,27 @@
 #pragma once
-// The wgmma instructions of attention: bf16 products, F32 sums. Written by a script.
+// The wgmma instructions of attention: bf16 products, F32 sums; and what keeps the compiler from moving around them.
+// The instructions were written by a script.
 
 #include "ops/cuda/tma.cuh"
 
 namespace gov::ops::cuda::hopper {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// Registers that a wgmma under way reads or writes: nothing that uses them moves across.
+template <int kCount>
+__device__ inline void pin(float (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
+template <int kCount>
+__device__ inline void pin(std::uint32_t (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(x[i])::"memory");
+}
+
+// The same in all lanes, and known to be so: wgmma must not stand in code that the compiler takes for divergent.
+__device__ inline int uniform(int x) { return __shfl_sync(kAllLanes, x, 0); }
 
 // An operand in shared memory in rows of 128 bytes, swizzled by 128, eight rows a kilobyte. Where the rows are along
 // the product's inner dimension (values), 16 further are + 128; where they are not (queries, keys), 16 elements are

@@ -39,11 +39,7 @@ float rms_norm_gradient(const float* x, const float* weight, const float* dout, 
 void layer_norm_gradient(const float* x, const float* weight, const float* dout, std::int64_t n, float eps, float* dx,
                          float* mean_and_inverse) {
   const float count = static_cast<float>(n);
-  Vec sum = zero();
-  for_vectors(
-      n, [&](std::int64_t i) { sum = add(sum, load(x + i)); },
-      [&](std::int64_t i, int rest) { sum = add(sum, load_partial(x + i, rest)); });
-  const Vec mean = splat(reduce_add(sum) / count);
+  const Vec mean = mean_of(x, n);
   Vec squares = zero(), total = zero(), products = zero();
   float last[kLanes] = {};
   const auto add_terms = [&](Vec d, Vec g) {

@@ -36,13 +36,18 @@ void rms_norm(const float* x, const float* weight, std::int64_t n, float eps, fl
       });
 }
 
-void layer_norm(const float* x, const float* weight, const float* bias, std::int64_t n, float eps, float* out) {
-  const float count = static_cast<float>(n);
+// In every lane.
+inline Vec mean_of(const float* x, std::int64_t n) {
   Vec sum = zero();
   for_vectors(
       n, [&](std::int64_t i) { sum = add(sum, load(x + i)); },
       [&](std::int64_t i, int rest) { sum = add(sum, load_partial(x + i, rest)); });
-  const Vec mean = splat(reduce_add(sum) / count);
+  return splat(reduce_add(sum) / static_cast<float>(n));
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, std::int64_t n, float eps, float* out) {
+  const float count = static_cast<float>(n);
+  const Vec mean = mean_of(x, n);
   Vec squares = zero();
   float last[kLanes] = {};
   for_vectors(
